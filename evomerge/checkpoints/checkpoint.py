@@ -1,0 +1,199 @@
+"""A checkpoint on disk: what it holds, and its tensors one at a time."""
+
+import hashlib
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from evomerge.checkpoints.header import TensorInfo, read_header
+from evomerge.checkpoints.layers import LayerStack, find_layers, is_embedding, is_head
+from evomerge.checkpoints.tokenizer import read_json, read_vocab
+from evomerge.errors import CheckpointError, nearest
+
+if TYPE_CHECKING:
+    import torch
+
+__all__ = ["Checkpoint"]
+
+_SINGLE = "model.safetensors"
+_INDEX = "model.safetensors.index.json"
+_SAMPLE = 1 << 13
+_WHOLE = 1 << 16
+
+
+class Checkpoint:
+    """A model in Hugging Face format, opened by reading its headers only.
+
+    Attributes:
+        name: As the user calls it: a path or a hub name.
+        path: The folder.
+        config: `config.json`.
+        generation_config: `generation_config.json`, or None.
+        tensors: What the checkpoint holds, in the order of the files.
+    """
+
+    def __init__(self, name: str, path: Path) -> None:
+        """Open the folder.
+
+        Raises:
+            CheckpointError: if a file is missing, damaged or cut short.
+        """
+        self.name = name
+        self.path = path
+        if not (path / "config.json").is_file():
+            raise CheckpointError(f"{path}: no checkpoint: config.json is missing")
+        self.config: Mapping[str, Any] = MappingProxyType(read_json(path / "config.json"))
+        generation = path / "generation_config.json"
+        self.generation_config = read_json(generation) if generation.is_file() else None
+        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(_read_headers(path))
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.name!r}, {len(self.tensors)} tensors)"
+
+    def __reduce__(self) -> tuple[type["Checkpoint"], tuple[str, Path]]:
+        return Checkpoint, (self.name, self.path)
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of elements of all tensors as stored."""
+        return sum(info.numel for info in self.tensors.values())
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of all tensors as stored."""
+        return sum(info.num_bytes for info in self.tensors.values())
+
+    @cached_property
+    def dtype(self) -> str:
+        """The type of most elements."""
+        totals: dict[str, int] = {}
+        for info in self.tensors.values():
+            totals[info.dtype] = totals.get(info.dtype, 0) + info.numel
+        return max(totals, key=lambda dtype: totals[dtype])
+
+    @cached_property
+    def layers(self) -> LayerStack:
+        """The stack of layers, found from names and config."""
+        sizes = ((name, info.numel) for name, info in self.tensors.items())
+        return find_layers(sizes, self.config)
+
+    @cached_property
+    def tied(self) -> bool:
+        """Whether the output head is the embedding, by config or because there is no head."""
+        for part in (self.config, *(v for v in self.config.values() if isinstance(v, Mapping))):
+            if "tie_word_embeddings" in part:
+                return bool(part["tie_word_embeddings"])
+        return not any(is_head(name) for name in self.tensors)
+
+    @cached_property
+    def token_embedding(self) -> str | None:
+        """Name of the tensor with a row for each token, or None."""
+        rows = self.config.get("vocab_size")
+        found = [
+            name
+            for name, info in self.tensors.items()
+            if len(info.shape) == 2 and is_embedding(name) and self.layers.split(name) is None
+        ]
+        return min(found, key=lambda name: self.tensors[name].shape[0] != rows, default=None)
+
+    def read(self, name: str) -> "torch.Tensor":
+        """Read one tensor into new memory.
+
+        Raises:
+            CheckpointError: if there is no such tensor or the file became shorter.
+        """
+        import torch
+
+        info = self.tensors.get(name)
+        if info is None:
+            raise CheckpointError(
+                f"{self.name} has no tensor {name!r}; {nearest(name, self.tensors)}"
+            )
+        data = torch.empty(info.num_bytes, dtype=torch.uint8)
+        with info.file.open("rb", buffering=0) as stream:
+            stream.seek(info.offset)
+            view = data.numpy().data
+            done = 0
+            while done < info.num_bytes:
+                count = stream.readinto(view[done:])
+                if not count:
+                    raise CheckpointError(f"{info.file}: cut short while reading {name!r}")
+                done += count
+        tensor: torch.Tensor = data.view(getattr(torch, info.dtype)).reshape(info.shape)
+        return tensor
+
+    def tokenizer_vocab(self) -> dict[str, int] | None:
+        """Return the tokens and their ids, or None if no file tells them."""
+        return read_vocab(self.path)
+
+    def fingerprint(self) -> str:
+        """Return a hash of tensors and content that a moved or resharded copy keeps.
+
+        Tensors up to 64 KiB are hashed whole, larger ones by two samples.
+        """
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        with ExitStack() as files:
+            streams: dict[Path, BinaryIO] = {}
+            for name, info in sorted(self.tensors.items()):
+                digest.update(f"{name}\0{info.dtype}\0{info.shape}\0".encode())
+                if info.file not in streams:
+                    streams[info.file] = files.enter_context(info.file.open("rb"))
+                for start, length in _samples(info.num_bytes):
+                    streams[info.file].seek(info.offset + start)
+                    digest.update(streams[info.file].read(length))
+        return digest.hexdigest()
+
+
+def _samples(num_bytes: int) -> tuple[tuple[int, int], ...]:
+    if num_bytes <= _WHOLE:
+        return ((0, num_bytes),)
+    return ((0, _SAMPLE), (num_bytes // 2, _SAMPLE))
+
+
+def _read_headers(path: Path) -> dict[str, TensorInfo]:
+    index = path / _INDEX
+    if index.is_file():
+        return _read_index(path, index)
+    files = [path / _SINGLE] if (path / _SINGLE).is_file() else sorted(path.glob("*.safetensors"))
+    if not files:
+        others = [file.name for file in sorted(path.glob("*.bin"))]
+        hint = f" (there is {others[0]}: convert it to safetensors)" if others else ""
+        raise CheckpointError(f"{path}: no checkpoint: no .safetensors file{hint}")
+    tensors: dict[str, TensorInfo] = {}
+    for file in files:
+        for name, info in read_header(file).items():
+            if name in tensors:
+                raise CheckpointError(
+                    f"{path}: tensor {name!r} is in {tensors[name].file.name} and in {file.name}; "
+                    f"keep one of them, or add {_INDEX}"
+                )
+            tensors[name] = info
+    return tensors
+
+
+def _read_index(path: Path, index: Path) -> dict[str, TensorInfo]:
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{index}: the key 'weight_map' is missing or empty")
+    tensors: dict[str, TensorInfo] = {}
+    for name in dict.fromkeys(weight_map.values()):
+        file = path / name
+        if file.parent != path or not file.is_file():
+            raise CheckpointError(f"{index}: names the shard {name!r}, which is missing in {path}")
+        tensors.update(
+            (key, info) for key, info in read_header(file).items() if weight_map.get(key) == name
+        )
+    lost = [key for key in weight_map if key not in tensors]
+    if lost:
+        raise CheckpointError(
+            f"{index}: {len(lost)} tensors are not in the shards that it names, the first is "
+            f"{lost[0]!r} in {weight_map[lost[0]]}; copy or download the checkpoint again"
+        )
+    return tensors

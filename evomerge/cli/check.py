@@ -1,0 +1,40 @@
+"""``evomerge check``: what a recipe or a space means, and what is wrong with it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.options import JsonFlag
+
+__all__ = ["check"]
+
+
+def check(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Recipe or search space.", show_default=False)
+    ],
+    as_json: JsonFlag = False,
+) -> None:
+    """Check a recipe or a search space without loading weights.
+
+    Prints the searched dimensions, the models with parameter counts and dtypes, whether their
+    tokenizers agree, and the memory that each worker needs. Exit code 2 if something is wrong.
+
+    **Examples**
+
+    `evomerge check search_spaces/quickstart.yml`
+
+    `evomerge check recipe.yml --json`
+    """
+    from evomerge.cli.tables import print_inspection
+    from evomerge.search import inspect_file
+
+    inspection = inspect_file(file)
+    if as_json:
+        typer.echo(json.dumps(inspection.to_dict(), indent=2))
+    else:
+        print_inspection(inspection)
+    if inspection.problems:
+        raise typer.Exit(2)

@@ -1,0 +1,69 @@
+"""``evomerge run``: search a space to the end."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evomerge.cli.options import Device, SpaceArgument
+
+__all__ = ["run"]
+
+
+def run(
+    space: SpaceArgument,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Run directory.", show_default="runs/NAME"),
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(min=1, help="Trials in all; more than before continues a finished run."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the file's.")] = None,
+    workers: Annotated[
+        int, typer.Option(min=1, help="Workers; more than one are Ray actors, one a device.")
+    ] = 1,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(help="A running Ray cluster, for example auto or ray://head:10001."),
+    ] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(help="Optuna storage URL of the study.", show_default="RUN/study.db"),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Search a space: baselines, candidates, finalists on held-out items, winner.
+
+    The run directory gets `space.yml`, `study.db`, `best.yml`, `result.json`, `report.html` and the
+    per-item scores. The same command again continues an unfinished run.
+
+    **Examples**
+
+    `evomerge run search_spaces/quickstart.yml`
+
+    `evomerge run space.yml --out runs/big --trials 500 --workers 4 --seed 1`
+    """
+    from evomerge.cli.progress import make_display
+    from evomerge.cli.tables import print_result
+    from evomerge.report import write_report
+    from evomerge.search import RunDirectory, find_models
+    from evomerge.search import run as run_search
+    from evomerge.space import load_space
+
+    loaded = load_space(space).with_search(trials=trials, seed=seed)
+    directory = RunDirectory(out if out is not None else Path("runs") / loaded.name)
+    parents, _ = find_models(loaded)
+    with make_display(loaded.name, directory.path, len(parents)) as display:
+        result = run_search(
+            loaded,
+            directory.path,
+            workers=workers,
+            ray_address=ray_address,
+            storage=storage,
+            device=device,
+            monitor=display,
+        )
+        write_report(result, loaded, directory.report)
+    print_result(result, directory)

@@ -1,0 +1,144 @@
+"""Tables that commands print at their end."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from evomerge.cli.names import short_names
+from evomerge.search import Inspection, RunDirectory, RunResult, Summary, TrialRecord
+
+__all__ = ["print_inspection", "print_result", "print_summary"]
+
+
+def print_result(result: RunResult, directory: RunDirectory) -> None:
+    """Print the winner against the baselines, and where everything is."""
+    console = Console()
+    winner = result.winner
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title=f"{result.space}: held-out items, mean ± standard error",
+        title_justify="left",
+    )
+    tasks = list(winner.holdout.tasks) if winner.holdout else []
+    table.add_column("", no_wrap=True, overflow="ellipsis")
+    for heading in ("objective", *short_names(tasks), "winner is better by"):
+        table.add_column(heading, justify="right")
+    versus = {v.baseline.number: v.comparison for v in result.comparisons}
+    for record in (winner, *(r for r in result.baselines if r.number != winner.number)):
+        summary = record.holdout
+        if summary is None:
+            table.add_row(_row_name(record, result), "failed")
+            continue
+        difference = versus.get(record.number)
+        table.add_row(
+            _row_name(record, result),
+            f"{summary.objective.value:.3f} ± {summary.objective.stderr:.3f}",
+            *[f"{summary.tasks[task].value:.3f}" for task in tasks],
+            f"{difference.difference:+.3f} ± {difference.stderr:.3f}" if difference else "",
+            style="bold" if record is winner else "",
+        )
+    console.print(table)
+    console.print(_verdict(result), highlight=False)
+    failed = sum(record.state == "failed" for record in result.trials)
+    console.print(
+        f"{len(result.trials)} trials ({failed} failed), {result.item_evaluations:,} item "
+        f"evaluations, {result.seconds['total']:.0f} s",
+        highlight=False,
+    )
+    for name, path in (
+        ("winner", directory.best),
+        ("result", directory.result),
+        ("report", directory.report),
+    ):
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+
+
+def _row_name(record: TrialRecord, result: RunResult) -> str:
+    if record is result.winner:
+        return f"winner ({record.label})"
+    if record.kind in ("parent", "base"):
+        name = Path(record.label).name
+        return name if name == record.kind else f"{record.kind} {name}"
+    return record.label
+
+
+def _verdict(result: RunResult) -> str:
+    best = result.versus("parent")
+    if best is None:
+        return "no parent has held-out scores to compare with"
+    low, high = best.comparison.interval
+    name = best.baseline.label
+    if low > 0:
+        how = "better than the best parent"
+    elif high < 0:
+        how = "WORSE than the best parent"
+    else:
+        how = "not significantly different from the best parent"
+    return f"the winner is {how} ({name}): difference {low:+.3f} to {high:+.3f} (95 %)"
+
+
+def print_summary(title: str, summary: Summary) -> None:
+    """Print one score a task."""
+    table = Table(box=None, pad_edge=False, title=title, title_justify="left")
+    for heading in ("", "metric", "score", "items"):
+        table.add_column(heading, justify="left" if heading in ("", "metric") else "right")
+    for name, score in summary.tasks.items():
+        table.add_row(
+            name, score.metric, f"{score.value:.4f} ± {score.stderr:.4f}", str(score.items)
+        )
+    objective = summary.objective
+    table.add_row(
+        "objective",
+        "",
+        f"{objective.value:.4f} ± {objective.stderr:.4f}",
+        str(objective.items),
+        style="bold",
+    )
+    Console().print(table)
+
+
+def print_inspection(inspection: Inspection) -> None:
+    """Print what ``evomerge check`` found."""
+    console = Console()
+    console.print(f"[bold]{inspection.kind}[/] {inspection.name}", highlight=False)
+    if inspection.dimensions:
+        table = Table(
+            box=None,
+            pad_edge=False,
+            title=f"{len(inspection.dimensions)} dimensions",
+            title_justify="left",
+        )
+        for heading in ("name", "kind", "searched"):
+            table.add_column(heading)
+        for dimension in inspection.dimensions:
+            table.add_row(*dimension)
+        console.print(table)
+    table = Table(
+        box=None, pad_edge=False, title=f"{len(inspection.models)} models", title_justify="left"
+    )
+    for heading in ("model", "parameters", "dtype", "tokens", ""):
+        table.add_column(
+            heading, justify="right" if heading in ("parameters", "tokens") else "left"
+        )
+    for model in inspection.models:
+        table.add_row(
+            model.name,
+            f"{model.parameters:,}" if model.parameters is not None else "?",
+            model.dtype or "?",
+            str(model.tokens) if model.tokens is not None else "?",
+            model.note,
+        )
+    console.print(table)
+    for line in inspection.facts:
+        console.print(line, highlight=False)
+    for line in inspection.notes:
+        console.print(f"[yellow]note:[/] {line}", highlight=False)
+    for line in inspection.problems:
+        console.print(f"[red]wrong:[/] {line}", highlight=False)
+    if not inspection.problems:
+        console.print(
+            "[green]nothing is wrong[/]"
+            + (" as far as can be seen from here" * bool(inspection.notes))
+        )

@@ -1,0 +1,168 @@
+"""YAML in, frozen validated data out, and one message that names every wrong place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from evomerge.errors import EvomergeError, nearest
+
+__all__ = ["Document", "Origin", "Place", "read_yaml", "show_place", "validate"]
+
+Place = tuple[str | int, ...]
+"""A path inside a YAML document: ``("recipe", "models", 0, "parameters")``."""
+
+
+class Document(BaseModel):
+    """Frozen configuration data that knows all of its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=False)
+
+
+DocumentT = TypeVar("DocumentT", bound=Document)
+
+
+def show_place(place: Place) -> str:
+    """Return a place as people write it: ``recipe.models[0].parameters``."""
+    text = ""
+    for key in place:
+        text += f"[{key}]" if isinstance(key, int) else (f".{key}" if text else str(key))
+    return text
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a document came from, so that a message can name file, line and key.
+
+    Attributes:
+        name: The file's path as the user gave it, or ``"<dict>"`` and the like.
+        text: The YAML source, or an empty string if there is none.
+        prefix: Path of the document inside its file (a recipe inside a space has ``("recipe",)``).
+    """
+
+    name: str = "<dict>"
+    text: str = ""
+    prefix: Place = ()
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative paths in the document may refer to."""
+        return Path(self.name).parent if self.text else Path()
+
+    def inside(self, *place: str | int) -> "Origin":
+        """Return the origin of a part of this document."""
+        return Origin(self.name, self.text, (*self.prefix, *place))
+
+    def where(self, *place: str | int) -> str:
+        """Return ``file.yml:12: recipe.models[0].weight`` for a place in this document."""
+        whole = (*self.prefix, *place)
+        line = _line_of(self.text, whole)
+        head = f"{self.name}:{line}" if line else self.name
+        return f"{head}: {show_place(whole)}" if whole else head
+
+
+def _line_of(text: str, place: Place) -> int | None:
+    """Return the 1-based line of the deepest part of ``place`` that the YAML text has."""
+    if not text:
+        return None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None
+    line = None
+    for key in place:
+        found = None
+        if isinstance(node, yaml.MappingNode):
+            for key_node, value_node in node.value:
+                if key_node.value == str(key):
+                    found, line = value_node, key_node.start_mark.line + 1
+        elif isinstance(node, yaml.SequenceNode) and isinstance(key, int) and key < len(node.value):
+            found = node.value[key]
+            line = found.start_mark.line + 1
+        if found is None:
+            break
+        node = found
+    return line
+
+
+def read_yaml(path: Path, error: type[EvomergeError]) -> tuple[Any, Origin]:
+    """Read one YAML document.
+
+    Args:
+        path: The file.
+        error: The class to raise.
+
+    Returns:
+        The plain data and its origin.
+
+    Raises:
+        EvomergeError: of class ``error`` if the file is missing or not YAML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = getattr(exc, "strerror", None) or str(exc)
+        raise error(f"{path}: cannot be read as a text file: {reason}") from exc
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as exc:
+        mark = getattr(exc, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        problem = getattr(exc, "problem", None) or str(exc)
+        raise error(f"{path}{line}: not valid YAML: {problem}") from exc
+    return data, Origin(str(path), text)
+
+
+def validate(
+    cls: type[DocumentT], data: Any, origin: Origin, error: type[EvomergeError]
+) -> DocumentT:
+    """Turn plain data into a document, or raise one message with a line for each wrong place.
+
+    Raises:
+        EvomergeError: of class ``error``.
+    """
+    try:
+        return cls.model_validate(data)
+    except ValidationError as exc:
+        lines = [_explain(cls, item, origin) for item in exc.errors(include_url=False)]
+        raise error("\n".join(dict.fromkeys(lines))) from exc
+
+
+def _explain(cls: type[BaseModel], item: Any, origin: Origin) -> str:
+    place: Place = tuple(item["loc"])
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(cls, place[:-1])
+        rule = f"unknown key {place[-1]!r}"
+        return f"{origin.where(*place)}: {rule}; {nearest(str(place[-1]), known)}"
+    if item["type"] == "missing":
+        return f"{origin.where(*place[:-1])}: the key {place[-1]!r} is required"
+    message = item["msg"].removeprefix("Value error, ")
+    got = item.get("input")
+    shown = "" if isinstance(got, dict | list) else f", got {got!r}"
+    return f"{origin.where(*place)}: {message}{shown}"
+
+
+def _known_keys(cls: type[BaseModel], place: Place) -> list[str]:
+    """Return the keys of the model at ``place`` below ``cls``."""
+    current: type[BaseModel] = cls
+    for key in place:
+        field = current.model_fields.get(str(key)) if isinstance(key, str) else None
+        if field is None:
+            continue
+        inner = _model_in(field.annotation)
+        if inner is None:
+            return []
+        current = inner
+    return [field.alias or name for name, field in current.model_fields.items()]
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the first pydantic model inside an annotation such as ``list[Model] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for part in getattr(annotation, "__args__", ()):
+        if (inner := _model_in(part)) is not None:
+            return inner
+    return None

@@ -1,0 +1,121 @@
+"""The one computation behind every way of merging."""
+
+from collections.abc import Callable, Hashable, Sequence
+
+import torch
+
+from evomerge.engine.facts import FactStore, TensorFacts
+from evomerge.engine.plan import MergePlan, PlannedTensor
+from evomerge.engine.workspace import Workspace
+from evomerge.errors import EvaluationError, RecipeError
+from evomerge.methods import METHODS
+from evomerge.methods.draws import draw_key
+
+__all__ = ["Extremes", "check_finite", "merge_tensor", "torch_dtype"]
+
+Extremes = list[torch.Tensor]
+"""Smallest and largest values of the blocks of a tensor, not yet looked at."""
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """Return the type of this name."""
+    dtype = getattr(torch, name)
+    assert isinstance(dtype, torch.dtype)  # noqa: S101
+    return dtype
+
+
+def merge_tensor(
+    plan: MergePlan,
+    tensor: PlannedTensor,
+    inputs: Sequence[torch.Tensor],
+    out: torch.Tensor,
+    *,
+    fingerprint: Callable[[str], str],
+    store: FactStore,
+    workspace: Workspace,
+    seed: int,
+) -> Extremes:
+    """Merge one tensor.
+
+    Args:
+        plan: The plan it belongs to.
+        tensor: Its part of the plan.
+        inputs: Its sources on the workspace's device, rounded to the plan's compute type.
+        out: Where the result goes, any floating type or device: rounded to the planned type
+            first, then copied.
+        fingerprint: Gives what identifies a model's content.
+        store: Static facts.
+        workspace: Scratch memory.
+        seed: The run's seed.
+
+    Returns:
+        What `check_finite` looks at.
+
+    Raises:
+        EvaluationError: if a source has values that are not finite.
+        RecipeError: if the numbers of the recipe make no merge for this tensor.
+    """
+    if tensor.settings is None:
+        out.copy_(inputs[0])
+        return []
+    flat = [source.reshape(-1) for source in inputs]
+    keys: list[Hashable] = [(model, name, plan.compute_dtype) for model, name in tensor.inputs]
+    facts = TensorFacts(
+        store,
+        flat,
+        keys,
+        workspace,
+        lambda i: draw_key(seed, tensor.name, fingerprint(tensor.inputs[i][0])),
+    )
+    for i, (model, name) in enumerate(tensor.inputs):
+        if not facts.finite(i):
+            raise _damaged(model, name, inputs[i])
+    try:
+        kernel = METHODS[plan.method].load()(tensor.settings, facts)
+    except RecipeError as exc:
+        raise RecipeError(f"tensor {tensor.name!r}: {exc}") from exc
+    dtype = torch_dtype(tensor.dtype)
+    direct = out.is_contiguous()
+    goal = (out if direct else torch.empty(out.shape, dtype=dtype, device=out.device)).view(-1)
+    extremes: Extremes = []
+    for start in range(0, facts.numel, workspace.block):
+        stop = min(start + workspace.block, facts.numel)
+        workspace.enter(flat, start, stop)
+        result = workspace.result()
+        kernel(workspace, result)
+        if dtype != torch.float32:
+            result = workspace.rounded(dtype).copy_(result)
+        extremes.extend(torch.aminmax(result))
+        goal[start:stop].copy_(result)
+    workspace.leave()
+    if not direct:
+        out.copy_(goal.view(out.shape))
+    return extremes
+
+
+def check_finite(tensors: Sequence[tuple[PlannedTensor, Extremes]]) -> None:
+    """Check that merged tensors hold numbers.
+
+    Args:
+        tensors: What was merged.
+
+    Raises:
+        EvaluationError: naming the first tensor that is not finite.
+    """
+    every = [value for _, extremes in tensors for value in extremes]
+    if not every or bool(torch.isfinite(torch.stack(every)).all()):
+        return
+    for tensor, extremes in tensors:
+        if extremes and not bool(torch.isfinite(torch.stack(extremes)).all()):
+            raise EvaluationError(
+                f"merged tensor {tensor.name!r} has values that {tensor.dtype} cannot hold, though "
+                "its sources are finite; use smaller weights or a wider out_dtype"
+            )
+
+
+def _damaged(model: str, name: str, source: torch.Tensor) -> EvaluationError:
+    bad = int((~torch.isfinite(source.float())).sum())
+    return EvaluationError(
+        f"tensor {name!r} of {model} has {bad} values that are NaN or infinite (after rounding to "
+        "the recipe's dtype, if that is narrower); repair or leave out this model"
+    )

@@ -1,0 +1,220 @@
+"""From a recipe and open checkpoints to the numbers and names of every merged tensor."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evomerge.checkpoints import Checkpoint
+from evomerge.engine.assets import check_tokenizers, tokenizer_donor
+from evomerge.engine.config import with_dtype
+from evomerge.engine.layout import Layout, LayoutTensor, find_layout
+from evomerge.errors import CheckpointError, RecipeError, nearest
+from evomerge.methods import METHODS, MethodSpec, ParameterSpec
+from evomerge.methods.interface import Settings
+from evomerge.recipe import Recipe
+from evomerge.recipe.inputs import MergeSlice, merge_slices
+from evomerge.recipe.parameters import ParameterValue, Rule, resolve_rule
+
+__all__ = ["MergePlan", "PlannedTensor", "plan_merge"]
+
+_FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+_NARROW = ("bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTensor:
+    """One merged tensor.
+
+    Attributes:
+        name: Its name.
+        shape: Its sizes.
+        dtype: Its type, to which the float32 result is rounded once.
+        inputs: Model and tensor names of its sources, in the order in which the method takes them.
+        settings: The method's numbers; None if the first input is copied as it is (integers).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    inputs: tuple[tuple[str, str], ...]
+    settings: Settings | None
+
+    @property
+    def numel(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A recipe made concrete for its checkpoints; plain data, cheap to make.
+
+    Attributes:
+        method: The merge method's name.
+        outputs: The merged tensors in the order in which they are written.
+        compute_dtype: Type to which inputs are rounded before merging, or None.
+        out_dtype: Type of most of the result.
+        config: The merged model's `config.json`.
+        config_donor: Name of the model that gives config and generation config.
+        tokenizer_donor: Name of the model that gives the tokenizer.
+        tokenizer: Its folder.
+    """
+
+    method: str
+    outputs: tuple[PlannedTensor, ...]
+    compute_dtype: str | None
+    out_dtype: str
+    config: Mapping[str, Any]
+    config_donor: str
+    tokenizer_donor: str
+    tokenizer: Path
+
+    @property
+    def num_parameters(self) -> int:
+        """Number of elements of all tensors."""
+        return sum(tensor.numel for tensor in self.outputs)
+
+
+def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePlan:
+    """Plan a merge.
+
+    Args:
+        recipe: What to do.
+        checkpoints: The open checkpoint of every name in `recipe.model_names()`.
+
+    Raises:
+        RecipeError: if the recipe does not fit the models.
+        CheckpointError: if the models do not fit each other; all tensors in one message.
+    """
+    method = METHODS.get(recipe.merge_method)
+    if method is None:
+        raise RecipeError(
+            f"unknown merge method {recipe.merge_method!r}; {nearest(recipe.merge_method, METHODS)}"
+        )
+    names = recipe.model_names()
+    missing = [name for name in names if name not in checkpoints]
+    if missing:
+        raise CheckpointError(f"no open checkpoint for {', '.join(missing)}")
+    slices = merge_slices(recipe, method)
+    donor = recipe.base_model or slices[0].base_model or slices[0].inputs[0].model
+    opened = tuple((name, checkpoints[name]) for name in names)
+    layout = find_layout(
+        tuple(tuple((s.model, s.layer_range) for s in part.inputs) for part in slices),
+        donor,
+        opened,
+    )
+    check_tokenizers(recipe.tokenizer_name(), opened)
+    tensors = _plan_tensors(recipe, method, slices, layout)
+    dtype = recipe.out_dtype or recipe.dtype or _usual_dtype(tensors)
+    tokenizer = tokenizer_donor(recipe.tokenizer_name(), donor, opened)
+    return MergePlan(
+        method=method.name,
+        outputs=tensors,
+        compute_dtype=recipe.dtype if recipe.dtype in _NARROW else None,
+        out_dtype=dtype,
+        config=with_dtype(layout.config, dtype),
+        config_donor=donor,
+        tokenizer_donor=tokenizer,
+        tokenizer=checkpoints[tokenizer].path,
+    )
+
+
+def _plan_tensors(
+    recipe: Recipe, method: MethodSpec, slices: Sequence[MergeSlice], layout: Layout
+) -> tuple[PlannedTensor, ...]:
+    resolvers = [_Resolver(recipe, method, part) for part in slices]
+    wanted = recipe.out_dtype or recipe.dtype
+    tensors = []
+    for entry in layout.tensors:
+        part = slices[entry.slice]
+        inputs = tuple(
+            (source.model, name) for source, name in zip(part.inputs, entry.inputs, strict=True)
+        )
+        if all(dtype in _FLOATS for dtype in entry.dtypes):
+            settings = resolvers[entry.slice].settings(entry)
+            dtype = wanted or _promote(entry.dtypes)
+            tensors.append(PlannedTensor(entry.name, entry.shape, dtype, inputs, settings))
+        else:
+            first = entry.dtypes[0]
+            tensors.append(PlannedTensor(entry.name, entry.shape, first, inputs[:1], None))
+    return tuple(tensors)
+
+
+def _promote(dtypes: tuple[str, ...]) -> str:
+    kinds = set(dtypes)
+    if len(kinds) == 1:
+        return dtypes[0]
+    return "float64" if "float64" in kinds else "float32"
+
+
+def _usual_dtype(tensors: Sequence[PlannedTensor]) -> str:
+    counts: dict[str, int] = {}
+    for tensor in tensors:
+        if tensor.settings is not None:
+            counts[tensor.dtype] = counts.get(tensor.dtype, 0) + 1
+    return max(counts, key=lambda dtype: counts[dtype], default="float32")
+
+
+class _Resolver:
+    """The parameters of a slice: rules found once, numbers for each tensor."""
+
+    def __init__(self, recipe: Recipe, method: MethodSpec, part: MergeSlice) -> None:
+        shared = tuple(
+            (level, False)
+            for level in (part.parameters, recipe.body().parameters, recipe.parameters)
+        )
+        self._method = method
+        self._models = tuple(source.model for source in part.inputs)
+        self._shared = [
+            (spec, resolve_rule(spec.name, shared))
+            for spec in method.parameters
+            if not spec.per_model
+        ]
+        # The base of task vectors has no parameters of its own, whatever the recipe gives it.
+        first = 0 if method.base_is_source else 1
+        self._own = [
+            (
+                first + i,
+                [
+                    (spec, resolve_rule(spec.name, ((source.parameters, True), *shared)))
+                    for spec in method.parameters
+                    if spec.per_model
+                ],
+            )
+            for i, source in enumerate(part.inputs[first:])
+        ]
+        rules = [rule for _, rule in self._shared]
+        rules += [rule for _, own in self._own for _, rule in own]
+        self._is_constant = all(rule.constant is not None or not rule.entries for rule in rules)
+        self._constant: Settings | None = None
+
+    def settings(self, tensor: LayoutTensor) -> Settings:
+        """Return the numbers of one tensor."""
+        if self._constant is not None:
+            return self._constant
+        shared = {spec.name: self._value(spec, rule, tensor, 0) for spec, rule in self._shared}
+        own = tuple(
+            {spec.name: self._value(spec, rule, tensor, i) for spec, rule in rules}
+            for i, rules in self._own
+        )
+        settings = Settings(shared, own)
+        if self._is_constant:
+            self._constant = settings
+        return settings
+
+    def _value(
+        self, spec: ParameterSpec, rule: Rule, tensor: LayoutTensor, index: int
+    ) -> ParameterValue:
+        value = rule.value(tensor.inputs[index], tensor.name, tensor.position)
+        if value is None:
+            if spec.required or spec.default is None:
+                of = f" of {self._models[index]}" if spec.per_model else ""
+                raise RecipeError(
+                    f"{self._method.name} needs the parameter {spec.name!r}, and the recipe gives "
+                    f"none for the tensor {tensor.name!r}{of}: no filter matches it; add an entry "
+                    "without filter"
+                )
+            return spec.default
+        return bool(value) if spec.kind == "bool" else value

@@ -1,0 +1,99 @@
+"""Scratch memory for merging a tensor block by block.
+
+Fresh buffers cost far more than the arithmetic on them, so one set, small enough for a cache, is
+used again for every block.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+__all__ = ["BLOCK", "Workspace"]
+
+BLOCK = 1 << 16
+"""Elements in a block, a power of two."""
+
+
+class Workspace:
+    """Buffers of one device, and the block that is being merged.
+
+    Implements `evomerge.methods.interface.Block`.
+    """
+
+    def __init__(self, device: torch.device, block: int = BLOCK) -> None:
+        """Make an empty workspace.
+
+        Args:
+            device: Where the tensors are.
+            block: Elements in a block.
+
+        Raises:
+            ValueError: if `block` is not a power of two.
+        """
+        if block < 1 or block & (block - 1):
+            raise ValueError(f"a block has a power of two elements, got {block}")
+        self.device = device
+        self.block = block
+        self.start = 0
+        self._numel = 0
+        self._inputs: Sequence[torch.Tensor] = ()
+        self._buffers: dict[object, torch.Tensor] = {}
+        self._views: dict[object, torch.Tensor] = {}
+
+    @property
+    def num_inputs(self) -> int:
+        """Number of inputs."""
+        return len(self._inputs)
+
+    def enter(self, inputs: Sequence[torch.Tensor], start: int, stop: int) -> None:
+        """Move to the elements from `start` to `stop` of flat inputs."""
+        whole = start == 0 and stop == inputs[0].numel()
+        self._inputs = inputs if whole else [tensor[start:stop] for tensor in inputs]
+        self.start = start
+        if stop - start != self._numel:
+            self._numel = stop - start
+            self._views.clear()
+
+    def leave(self) -> None:
+        """Forget the inputs, so that they can be freed."""
+        self._inputs = ()
+
+    def load(self, i: int) -> torch.Tensor:
+        """Return input i as float32; one i > 0 at a time."""
+        source = self._inputs[i]
+        if source.dtype == torch.float32:
+            return source
+        return self._view("base" if i == 0 else "other", torch.float32).copy_(source)
+
+    def scratch(self, slot: int) -> torch.Tensor:
+        """Return float32 scratch."""
+        return self._view(slot, torch.float32)
+
+    def integers(self, slot: int) -> torch.Tensor:
+        """Return int32 scratch."""
+        return self._view(("integers", slot), torch.int32)
+
+    def iota(self) -> torch.Tensor:
+        """Return 0, 1, 2, … as int32."""
+        if "iota" not in self._buffers:
+            iota = torch.arange(self.block, dtype=torch.int32, device=self.device)
+            self._buffers["iota"] = iota
+        return self._view("iota", torch.int32)
+
+    def result(self) -> torch.Tensor:
+        """Return the float32 memory that a kernel fills."""
+        return self._view("result", torch.float32)
+
+    def rounded(self, dtype: torch.dtype) -> torch.Tensor:
+        """Return memory of the output's type."""
+        return self._view(dtype, dtype)
+
+    def _view(self, key: object, dtype: torch.dtype) -> torch.Tensor:
+        view = self._views.get(key)
+        if view is None:
+            buffer = self._buffers.get(key)
+            if buffer is None:
+                buffer = torch.empty(self.block, dtype=dtype, device=self.device)
+                self._buffers[key] = buffer
+            view = self._views[key] = buffer[: self._numel]
+        return view

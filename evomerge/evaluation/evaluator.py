@@ -1,0 +1,100 @@
+"""Scoring: the model's forward passes on requests that were built once, then the metrics."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from evomerge.errors import EvaluationError, nearest
+from evomerge.evaluation.hf import LiveModel, MemoryExhaustedError
+from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
+from evomerge.evaluation.scores import ItemScores, TaskItems
+from evomerge.evaluation.settings import Split
+from evomerge.evaluation.tasks import TaskSet
+
+__all__ = ["Evaluator"]
+
+
+class Evaluator:
+    """Scores whatever weights the live model has at the moment.
+
+    Prompts and requests of all items are built here, once. The same weights and items give the
+    same bits each time; with other items in the batches a log-likelihood may differ in its last
+    bits.
+
+    Attributes:
+        task_set: The tasks.
+        live_model: The model whose parameters are overwritten between calls.
+    """
+
+    def __init__(self, task_set: TaskSet, live_model: LiveModel) -> None:
+        self.task_set = task_set
+        self.live_model = live_model
+        self._requests: dict[str, dict[str, Requests]] = {}
+        for name, task in task_set.tasks.items():
+            items = [*task_set.items("search")[name], *task_set.items("holdout")[name]]
+            self._requests[name] = task.build(items, live_model.lm)
+
+    def score(self, split: Split, items: Mapping[str, Sequence[str]] | None = None) -> ItemScores:
+        """Score the live model.
+
+        Args:
+            split: ``"search"`` or ``"holdout"``.
+            items: Task -> item ids, all of this split; ``None`` means every item of it. A task
+                that is left out is not scored.
+
+        Returns:
+            The metric of each item, in the order asked for.
+
+        Raises:
+            EvaluationError: if an item is not in the split, or the model gives NaN or infinity.
+        """
+        wanted = self._wanted(split, items)
+        chosen = {
+            task: {item: self._requests[task][item] for item in ids} for task, ids in wanted.items()
+        }
+        while True:
+            try:
+                return self._run(chosen)
+            except MemoryExhaustedError:
+                if not self.live_model.shrink_batch():
+                    raise
+
+    def _run(self, chosen: Mapping[str, Mapping[str, Requests]]) -> ItemScores:
+        result = {}
+        try:
+            with quiet(), self.live_model.scoring():
+                answered = run_requests(self.live_model.lm, chosen)
+            for name, by_item in answered.items():
+                task = self.task_set.tasks[name]
+                values = task.values(by_item)
+                result[name] = TaskItems(
+                    task.metric,
+                    task.higher_is_better,
+                    tuple(values),
+                    np.array(list(values.values()), dtype=np.float64),
+                )
+        except EvaluationError:
+            raise
+        except Exception as exc:  # lm-eval asserts, and a task's own metric can do anything
+            raise EvaluationError(f"scoring failed: {type(exc).__name__}: {exc}") from exc
+        return ItemScores(result)
+
+    def _wanted(
+        self, split: Split, items: Mapping[str, Sequence[str]] | None
+    ) -> dict[str, tuple[str, ...]]:
+        all_items = self.task_set.items(split)
+        if items is None:
+            return all_items
+        wanted = {}
+        for task, ids in items.items():
+            if task not in all_items:
+                raise EvaluationError(f"no task {task!r} is loaded; {nearest(task, all_items)}")
+            known = set(all_items[task])
+            if strange := [item for item in ids if item not in known]:
+                raise EvaluationError(
+                    f"task {task!r} has no {split} item {strange[0]!r} "
+                    f"({len(strange)} of {len(ids)} items are not in this split)"
+                )
+            if ids:
+                wanted[task] = tuple(dict.fromkeys(ids))
+        return wanted

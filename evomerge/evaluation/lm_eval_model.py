@@ -1,0 +1,67 @@
+"""The adapter to lm-eval's transformers backend: a resident model, everything reusable kept.
+
+Imports torch, transformers and lm-eval; ``hf`` imports it when a live model is built.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+__all__ = ["ResidentLM"]
+
+
+class ResidentLM(HFLM):  # type: ignore[misc]  # lm-eval publishes no types
+    """lm-eval's ``HFLM`` for a model that scores the same prompts again and again.
+
+    Token ids of every prompt are kept, as are padded batches; nothing else differs, so results
+    are those of ``HFLM``.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._encoded: dict[Any, list[int]] = {}
+        self._batches: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
+        super().__init__(*args, **kwargs)
+
+    def tok_encode(
+        self,
+        string: str,
+        add_special_tokens: bool | None = None,
+        left_truncate_len: int | None = None,
+        **kwargs: Any,
+    ) -> list[int]:
+        """Return the token ids of a text; callers must not change them."""
+        key = (string, add_special_tokens, left_truncate_len)
+        if key not in self._encoded:
+            self._encoded[key] = super().tok_encode(
+                string, add_special_tokens, left_truncate_len, **kwargs
+            )
+        return self._encoded[key]
+
+    def tok_batch_encode(
+        self,
+        strings: Sequence[str],
+        padding_side: str = "left",
+        left_truncate_len: int | None = None,
+        truncation: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ids and mask of a padded batch, on the model's device."""
+        key = (tuple(strings), padding_side, left_truncate_len, truncation)
+        if key not in self._batches:
+            ids, mask = super().tok_batch_encode(
+                list(strings), padding_side, left_truncate_len, truncation
+            )
+            self._batches[key] = (ids.to(self.device), mask.to(self.device))
+        return self._batches[key]
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[tuple[str, str], list[int], list[int]]],
+        disable_tqdm: bool = True,  # noqa: ARG002 - loglikelihood_rolling always passes False
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        result: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+            requests, disable_tqdm=True, override_bs=override_bs
+        )
+        return result

@@ -1,0 +1,79 @@
+"""What a space says about its tasks and about how they are evaluated. Imports no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from evomerge.documents import Document
+
+__all__ = ["EvaluationSettings", "Split", "TaskSettings"]
+
+Split = Literal["search", "holdout"]
+"""``search`` items guide the search; ``holdout`` items are seen by finalists and baselines only."""
+
+
+class TaskSettings(Document):
+    """One task of the objective.
+
+    Attributes:
+        name: An lm-eval task, group or tag, built in or from one of ``task_dirs``. A group or tag
+            stands for its tasks, which share ``weight`` equally.
+        metric: ``"exact_match"``, or with lm-eval's filter: ``"exact_match,strict-match"``.
+        weight: Weight in the objective; ``None`` means 1 / number of tasks.
+        num_fewshot: Examples in the prompt; ``None`` takes the setting of the evaluation, then
+            that of the task.
+    """
+
+    name: str = Field(min_length=1)
+    metric: str = Field(min_length=1)
+    weight: float | None = Field(default=None, allow_inf_nan=False)
+    num_fewshot: int | None = Field(default=None, ge=0)
+
+    @field_validator("weight")
+    @classmethod
+    def _not_zero(cls, value: float | None) -> float | None:
+        if value == 0:
+            raise ValueError("a task of weight 0 would not count: leave the task out")
+        return value
+
+
+class EvaluationSettings(Document):
+    """How candidates are scored.
+
+    Attributes:
+        backend: What runs the model.
+        search_items: Items a task that guide the search; ``None`` means a third of the documents,
+            200 at most.
+        holdout_items: Items a task kept for the final choice; ``None`` means all that are left.
+        batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU and halves when
+            memory runs out.
+        dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the
+            checkpoint's own (bfloat16 if it says none).
+        max_length: Longest sequence in tokens; ``None`` means the model's.
+        task_dirs: Folders with lm-eval task YAML, from the current folder or the space file's.
+        num_fewshot: Examples in the prompt, for every task that doesn't say otherwise.
+        apply_chat_template: Prompts go through the tokenizer's chat template.
+        fewshot_as_multiturn: With a chat template: each example is a turn of its own.
+        system_instruction: System prompt.
+        gen_kwargs: Overrides of lm-eval's generation settings (``{"max_gen_toks": 64}``).
+        allow_code_execution: Accept tasks whose metric runs code that the model wrote.
+    """
+
+    backend: Literal["hf", "vllm"] = "hf"
+    search_items: int | None = Field(default=None, ge=2)
+    holdout_items: int | None = Field(default=None, ge=2)
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    max_length: int | None = Field(default=None, ge=2)
+    task_dirs: list[str] = Field(default_factory=list)
+    num_fewshot: int | None = Field(default=None, ge=0)
+    apply_chat_template: bool = False
+    fewshot_as_multiturn: bool = False
+    system_instruction: str | None = None
+    gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    allow_code_execution: bool = False
+
+    @field_validator("task_dirs", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value

@@ -1,0 +1,141 @@
+"""The schema of a recipe: mergekit's YAML, key for key."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+from pydantic import Field
+
+from evomerge.documents import Document, Place
+
+__all__ = ["InputModel", "Module", "Recipe", "Slice", "Source", "TokenizerSettings"]
+
+Parameters = dict[str, Any]
+"""Values by parameter name; a value is a number, a gradient (list), or a list of filters."""
+
+
+class InputModel(Document):
+    """One entry of `models`: a whole checkpoint and its own parameters."""
+
+    model: str
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class Source(Document):
+    """One source of a slice: some layers of a checkpoint and its own parameters.
+
+    Attributes:
+        model: Path or hub name of the checkpoint.
+        layer_range: First layer and the one after the last; all layers if not given.
+        parameters: Values for this model only.
+    """
+
+    model: str
+    layer_range: tuple[int, int] | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class Slice(Document):
+    """Consecutive layers of the merged model and the sources they are made from."""
+
+    sources: tuple[Source, ...] = Field(min_length=1)
+    base_model: str | None = None
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class Module(Document):
+    """A named part of a model; `default` is the only one so far."""
+
+    models: tuple[InputModel, ...] | None = Field(default=None, min_length=1)
+    slices: tuple[Slice, ...] | None = Field(default=None, min_length=1)
+    parameters: Parameters = Field(default_factory=dict)
+
+
+class TokenizerSettings(Document):
+    """The `tokenizer` key: where the merged model's tokenizer comes from."""
+
+    source: str | None = None
+    tokens: dict[str, Any] | None = None
+    pad_to_multiple_of: int | None = None
+
+
+class Recipe(Document):
+    """A concrete merge in which every value is a number.
+
+    Attributes:
+        merge_method: Name of a row of `evomerge.methods.METHODS`.
+        models: Whole models to merge; or `slices`, or `modules`.
+        slices: Layer ranges to merge and stack, in the order of the merged model's layers.
+        modules: One module named `default` that holds `models` or `slices`.
+        base_model: The model that task vectors are differences to, or that `t = 0` means.
+        parameters: Values for everything that has no own one.
+        dtype: Type to which inputs are rounded before merging.
+        out_dtype: Type of the written tensors; `dtype` if not given.
+        tokenizer_source: `base`, `union` or a model's name.
+        tokenizer: The same with more settings.
+        chat_template: A template's name, path or text, or `auto`.
+        name: A name for people.
+    """
+
+    merge_method: str
+    base_model: str | None = None
+    models: tuple[InputModel, ...] | None = Field(default=None, min_length=1)
+    slices: tuple[Slice, ...] | None = Field(default=None, min_length=1)
+    modules: dict[str, Module] | None = Field(default=None, min_length=1)
+    parameters: Parameters = Field(default_factory=dict)
+    dtype: str | None = None
+    out_dtype: str | None = None
+    tokenizer_source: str | None = None
+    tokenizer: TokenizerSettings | None = None
+    chat_template: str | None = None
+    name: str | None = None
+
+    def body(self) -> Module:
+        """Return what is merged, whichever of the three keys holds it (no parameters if global)."""
+        if self.modules:
+            return next(iter(self.modules.values()))
+        return Module.model_construct(models=self.models, slices=self.slices, parameters={})
+
+    def model_names(self) -> tuple[str, ...]:
+        """Return the names of all models, the base included, each once, in order of appearance."""
+        body = self.body()
+        names: list[str | None] = [self.base_model]
+        names.extend(entry.model for entry in body.models or ())
+        for part in body.slices or ():
+            names.append(part.base_model)
+            names.extend(source.model for source in part.sources)
+        donor = self.tokenizer_name()
+        if donor not in ("base", "union"):
+            names.append(donor)
+        return tuple(dict.fromkeys(name for name in names if name is not None))
+
+    def tokenizer_name(self) -> str | None:
+        """Return the wanted source of the tokenizer, from either of its two keys."""
+        if self.tokenizer is not None and self.tokenizer.source is not None:
+            return self.tokenizer.source
+        return self.tokenizer_source
+
+    def parameter_blocks(self) -> Iterator[tuple[Place, Parameters]]:
+        """Yield every `parameters` mapping and its place in the document."""
+        yield ("parameters",), self.parameters
+        bodies: list[tuple[Place, Module]] = [((), self.body())]
+        if self.modules:
+            bodies = [(("modules", name), module) for name, module in self.modules.items()]
+        for place, module in bodies:
+            if place:
+                yield (*place, "parameters"), module.parameters
+            for i, entry in enumerate(module.models or ()):
+                yield (*place, "models", i, "parameters"), entry.parameters
+            for i, part in enumerate(module.slices or ()):
+                yield (*place, "slices", i, "parameters"), part.parameters
+                for j, source in enumerate(part.sources):
+                    yield (*place, "slices", i, "sources", j, "parameters"), source.parameters
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data that `parse_recipe` turns into an equal recipe."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def to_yaml(self) -> str:
+        """Return the recipe as YAML that mergekit reads too."""
+        text: str = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        return text

@@ -1,0 +1,121 @@
+"""The HTML page of a run: one file, no network."""
+
+import html
+from pathlib import Path
+
+import yaml
+
+from evomerge.report.figures import holdout_figure, parameter_figure, search_figure
+from evomerge.search import RunResult, Summary, TrialRecord, write_atomically
+from evomerge.space import Space
+from evomerge.version import __version__
+
+__all__ = ["write_report"]
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
+.sub { color: #666; margin-top: .2rem; }
+table { border-collapse: collapse; } td, th { padding: .25rem .8rem; text-align: right; }
+th { border-bottom: 1px solid #bbb; font-weight: 600; }
+td:first-child, th:first-child { text-align: left; padding-left: 0; }
+tr.winner { font-weight: 700; } .verdict { font-size: 1.1rem; }
+pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }
+.wide { overflow-x: auto; }
+"""
+
+
+def write_report(result: RunResult, space: Space, path: Path) -> None:
+    """Write the page; plotly's script is inside, so it opens anywhere."""
+    winner = result.winner
+    settings = space.document.search
+    figures = [
+        ("The search", search_figure(result)),
+        ("Held-out items", holdout_figure(result)),
+        ("What the candidates had", parameter_figure(result, space)),
+    ]
+    facts = (
+        f"{len(result.trials)} trials, {len(space.dimensions)} dimensions, {settings.optimizer}, "
+        f"seed {result.seed}, {result.item_evaluations:,} item evaluations, "
+        f"{result.seconds['total']:.0f} s, evomerge {__version__}"
+    )
+    parts = [
+        "<!doctype html><html lang='en'><head><meta charset='utf-8'>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
+        f"<title>{_text(result.space)}: evomerge</title><style>{_STYLE}</style></head><body>",
+        f"<h1>{_text(result.space)}</h1>",
+        f"<p class='sub'>{_text(facts)}</p>",
+        f"<p class='verdict'>{_verdict(result)}</p>",
+        _table(result),
+    ]
+    for index, (title, figure) in enumerate(figures):
+        script: bool | str = index == 0
+        parts.append(f"<h2>{title}</h2><div class='wide'>")
+        parts.append(figure.to_html(full_html=False, include_plotlyjs=script))
+        parts.append("</div>")
+    recipe = yaml.safe_dump(dict(winner.recipe), sort_keys=False)
+    parts += [f"<h2>The winner's recipe</h2><pre>{_text(recipe)}</pre>", _failures(result)]
+    parts.append("</body></html>\n")
+    write_atomically(path, "\n".join(parts))
+
+
+def _verdict(result: RunResult) -> str:
+    best = result.versus("parent")
+    winner = _text(result.winner.label)
+    if best is None:
+        return f"Winner: {winner}."
+    low, high = best.comparison.interval
+    how = "better" if low > 0 else "worse" if high < 0 else "not significantly different"
+    than = "than" if how != "not significantly different" else "from"
+    return (
+        f"Winner: {winner}, {how} {than} the best parent "
+        f"<code>{_text(best.baseline.label)}</code>: "
+        f"difference {best.comparison.difference:+.3f} (95 %: {low:+.3f} to {high:+.3f}, "
+        f"p = {best.comparison.p_value:.2g})."
+    )
+
+
+def _table(result: RunResult) -> str:
+    tasks = list(result.winner.holdout.tasks) if result.winner.holdout else []
+    head = "".join(f"<th>{_text(name)}</th>" for name in ("held-out", "objective", *tasks))
+    rows = [f"<tr>{head}<th>search</th><th>winner is better by</th><th>p</th></tr>"]
+    versus = {v.baseline.number: v.comparison for v in result.comparisons}
+    records = [result.winner]
+    records += [r for r in result.baselines if r.number != result.winner.number]
+    for record in records:
+        first = record is result.winner
+        name = f"winner: {record.label}" if first else f"{record.kind} {record.label}"
+        cells = [name if first or record.kind != record.label else record.label]
+        cells += _cells(record.holdout, tasks)
+        cells.append(_value(record.search))
+        compared = versus.get(record.number)
+        cells.append(f"{compared.difference:+.3f} ± {compared.stderr:.3f}" if compared else "")
+        cells.append(f"{compared.p_value:.1g}" if compared else "")
+        body = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
+        rows.append(f"<tr class='{'winner' if first else ''}'>{body}</tr>")
+    return f"<div class='wide'><table>{''.join(rows)}</table></div>"
+
+
+def _cells(summary: Summary | None, tasks: list[str]) -> list[str]:
+    if summary is None:
+        return ["not scored", *[""] * len(tasks)]
+    return [_value(summary), *[f"{summary.tasks[task].value:.3f}" for task in tasks]]
+
+
+def _value(summary: Summary | None) -> str:
+    if summary is None:
+        return "failed"
+    return f"{summary.objective.value:.3f} ± {summary.objective.stderr:.3f}"
+
+
+def _failures(result: RunResult) -> str:
+    failed: list[TrialRecord] = [r for r in result.trials if r.state == "failed"]
+    if not failed:
+        return ""
+    rows = "".join(f"<li>{_text(r.label)}: {_text(r.reason or '')}</li>" for r in failed)
+    return f"<h2>{len(failed)} failed trials</h2><ul>{rows}</ul>"
+
+
+def _text(text: str) -> str:
+    return html.escape(str(text))

@@ -1,0 +1,236 @@
+"""What a recipe or a space means and what is wrong with it, without loading weights."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from evomerge.checkpoints import Checkpoint, open_checkpoint
+from evomerge.documents import read_yaml
+from evomerge.engine import MergePlan, plan_merge
+from evomerge.errors import CheckpointError, EvomergeError, RecipeError
+from evomerge.evaluation import TaskSet
+from evomerge.recipe import Recipe, load_recipe
+from evomerge.space import Dimension, Space, load_space, usual_point
+
+__all__ = ["Inspection", "ModelRow", "inspect_file"]
+
+_DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One model that a recipe or space names.
+
+    Attributes:
+        name: As in the file.
+        parameters: Number of parameters, or None if it is not at hand.
+        dtype: Type of most of them.
+        tokens: Size of the vocabulary.
+        note: What is special about it.
+    """
+
+    name: str
+    parameters: int | None = None
+    dtype: str | None = None
+    tokens: int | None = None
+    note: str = ""
+
+
+@dataclass
+class Inspection:
+    """What a check found.
+
+    Attributes:
+        kind: What the file is.
+        name: The file.
+        dimensions: Name, kind and range of each searched value.
+        models: The models.
+        facts: Lines for people: dtype, tokenizers, memory, items.
+        memory_bytes: What each worker needs: ``sources``, ``live_model`` and ``total``.
+        notes: What could not be checked from here.
+        problems: What is wrong.
+    """
+
+    kind: Literal["recipe", "search space"]
+    name: str
+    dimensions: list[tuple[str, str, str]] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    facts: list[str] = field(default_factory=list)
+    memory_bytes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+
+def inspect_file(path: str | Path) -> Inspection:
+    """Check a recipe or a space.
+
+    Raises:
+        EvomergeError: if the file cannot be read or breaks a rule of its schema.
+    """
+    path = Path(path)
+    data, _ = read_yaml(path, RecipeError)
+    if isinstance(data, dict) and ("recipe" in data or "tasks" in data):
+        return _inspect_space(load_space(path))
+    return _inspect_recipe(load_recipe(path), str(path))
+
+
+def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
+    found = Inspection("recipe", name)
+    checkpoints = _open_models(recipe.model_names(), found)
+    if checkpoints is not None:
+        _plan(recipe, checkpoints, found)
+    return found
+
+
+def _inspect_space(space: Space) -> Inspection:
+    found = Inspection("search space", space.origin.name)
+    found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
+    checkpoints = _open_models(space.model_names(), found)
+    recipes = list(_samples(space, found))
+    if checkpoints is not None and recipes:
+        plan = _plan(recipes[0], checkpoints, found)
+        if plan is not None:
+            _memory(plan, checkpoints, space, found)
+        for recipe in recipes[1:]:
+            _plan(recipe, checkpoints, found, quiet=True)
+    _inspect_tasks(space, found)
+    return found
+
+
+def _samples(space: Space, found: Inspection) -> Iterator[Recipe]:
+    """Yield the usual recipe, and one for each option of each choice."""
+    usual = usual_point(space)
+    points = [usual]
+    for dimension in space.dimensions:
+        points += [{**usual, dimension.name: option} for option in dimension.choices]
+    for point in points:
+        try:
+            yield space.decode(point)
+        except EvomergeError as error:
+            if str(error) not in found.problems:
+                found.problems.append(str(error))
+
+
+def _open_models(names: tuple[str, ...], found: Inspection) -> dict[str, Checkpoint] | None:
+    """Open what is at hand; None if something is missing."""
+    checkpoints: dict[str, Checkpoint] = {}
+    missing = False
+    for name in names:
+        try:
+            checkpoint = open_checkpoint(name)
+        except CheckpointError as error:
+            missing = True
+            if _is_unreachable_hub_name(name, error):
+                found.notes.append(f"{name}: not at hand, so its tensors are not checked")
+                found.models.append(ModelRow(name, note="on the hub"))
+            else:
+                found.problems.append(str(error))
+                found.models.append(ModelRow(name, note="missing"))
+            continue
+        checkpoints[name] = checkpoint
+        vocab = checkpoint.tokenizer_vocab()
+        found.models.append(
+            ModelRow(
+                name,
+                checkpoint.num_parameters,
+                checkpoint.dtype,
+                len(vocab) if vocab is not None else None,
+                str(checkpoint.config.get("model_type", "")),
+            )
+        )
+    _compare_tokenizers(checkpoints, found)
+    return None if missing else checkpoints
+
+
+def _is_unreachable_hub_name(name: str, error: CheckpointError) -> bool:
+    """Return whether a model may well exist: a hub name, and no way to ask the hub."""
+    del name
+    text = str(error)
+    return "HF_HUB_OFFLINE" in text or "the hub cannot be reached" in text
+
+
+def _compare_tokenizers(checkpoints: dict[str, Checkpoint], found: Inspection) -> None:
+    vocabularies = {name: c.tokenizer_vocab() for name, c in checkpoints.items()}
+    known = {name: vocab for name, vocab in vocabularies.items() if vocab is not None}
+    if len(known) < 2:
+        return
+    first_name, first = next(iter(known.items()))
+    others = [name for name, vocab in known.items() if vocab != first]
+    if others:
+        found.facts.append(f"tokenizers: {', '.join(others)} differ from {first_name}")
+    else:
+        found.facts.append(f"tokenizers: all {len(known)} agree ({len(first)} tokens)")
+
+
+def _plan(
+    recipe: Recipe,
+    checkpoints: dict[str, Checkpoint],
+    found: Inspection,
+    *,
+    quiet: bool = False,
+) -> MergePlan | None:
+    used = {name: checkpoints[name] for name in recipe.model_names() if name in checkpoints}
+    try:
+        plan = plan_merge(recipe, used)
+    except EvomergeError as error:
+        if str(error) not in found.problems:
+            found.problems.append(str(error))
+        return None
+    if not quiet:
+        layers = plan.config.get("num_hidden_layers")
+        what = f"{len(plan.outputs)} tensors" + (f", {layers} layers" if layers else "")
+        found.facts.append(f"result: {recipe.merge_method}, {what}, {plan.out_dtype}")
+    return plan
+
+
+def _memory(
+    plan: MergePlan, checkpoints: dict[str, Checkpoint], space: Space, found: Inspection
+) -> None:
+    dtype = space.document.evaluation.dtype
+    size = _DTYPE_BYTES[dtype if dtype != "auto" else "float32"]
+    sources = sum(checkpoint.num_bytes for checkpoint in checkpoints.values())
+    live = sum(output.numel for output in plan.outputs) * size
+    found.memory_bytes = {"sources": sources, "live_model": live, "total": sources + live}
+    found.facts.append(
+        f"each worker needs about {_size(sources + live)}: {_size(sources)} of sources and "
+        f"{_size(live)} of live model ({dtype if dtype != 'auto' else 'float32 on a CPU'}), "
+        "plus activations"
+    )
+
+
+def _inspect_tasks(space: Space, found: Inspection) -> None:
+    document = space.document
+    try:
+        tasks = TaskSet.load(
+            document.tasks,
+            document.evaluation,
+            seed=document.search.seed,
+            folder=space.origin.folder,
+        )
+    except EvomergeError as error:
+        text = str(error)
+        if "offline" in text.lower() or "cannot be reached" in text:
+            found.notes.append(text)
+        else:
+            found.problems.append(text)
+        return
+    for name, ids in tasks.items("search").items():
+        holdout = len(tasks.items("holdout")[name])
+        found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")
+
+
+def _range(dimension: Dimension) -> str:
+    if dimension.kind == "choice":
+        return " | ".join(str(choice) for choice in dimension.choices)
+    return f"{dimension.low:g} … {dimension.high:g}" + (" (log)" if dimension.log else "")
+
+
+def _size(num_bytes: int) -> str:
+    if num_bytes < 2**30:
+        return f"{num_bytes / 2**20:,.1f} MiB"
+    return f"{num_bytes / 2**30:,.1f} GiB"

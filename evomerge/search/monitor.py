@@ -1,0 +1,54 @@
+"""What a run tells whoever watches it."""
+
+from typing import Literal, Protocol
+
+from evomerge.search.records import TrialRecord
+from evomerge.search.result import RunResult
+from evomerge.workers import PoolInfo
+
+__all__ = ["Monitor", "SilentMonitor", "Stage"]
+
+Stage = Literal["baselines", "search", "holdout"]
+
+
+class Monitor(Protocol):
+    """Called by the driver, in its process."""
+
+    def loading(self) -> None:
+        """Workers are about to read their models."""
+        ...
+
+    def ready(self, info: PoolInfo) -> None:
+        """Workers are ready."""
+        ...
+
+    def stage(self, name: Stage, *, total: int, done: int) -> None:
+        """A stage begins; ``done`` of its ``total`` evaluations are in the study already."""
+        ...
+
+    def finished(self, record: TrialRecord, stage: Stage) -> None:
+        """One evaluation has ended, with scores or a reason."""
+        ...
+
+    def concluded(self, result: RunResult) -> None:
+        """The winner is chosen and written."""
+        ...
+
+
+class SilentMonitor:
+    """Nobody watches."""
+
+    def loading(self) -> None:
+        """Do nothing."""
+
+    def ready(self, info: PoolInfo) -> None:
+        """Do nothing."""
+
+    def stage(self, name: Stage, *, total: int, done: int) -> None:
+        """Do nothing."""
+
+    def finished(self, record: TrialRecord, stage: Stage) -> None:
+        """Do nothing."""
+
+    def concluded(self, result: RunResult) -> None:
+        """Do nothing."""

@@ -1,0 +1,111 @@
+"""The log of a proposer: who was asked after how many answers, and in which order they came."""
+
+from collections.abc import Iterable
+
+from evomerge.proposers import Proposer
+from evomerge.search.records import TrialRecord
+from evomerge.space import Value
+
+__all__ = ["ProposerLog"]
+
+
+class ProposerLog:
+    """A proposer whose calls can be repeated from the study.
+
+    Without ``ordered``, a result is told as soon as it comes, and the study keeps that order. With
+    it, results are told in the order of asking, and a question waits until exactly the answers are
+    told that a run with ``workers`` workers always has by then: the run does not depend on who
+    finished first.
+
+    Args:
+        proposer: A new proposer.
+        ordered: See above.
+        workers: Trials that may be under way at once.
+        history: The proposed trials of the study, by number.
+
+    Raises:
+        StudyError: if the proposer does not repeat what the study holds.
+    """
+
+    def __init__(
+        self,
+        proposer: Proposer,
+        *,
+        ordered: bool,
+        workers: int,
+        history: Iterable[TrialRecord],
+    ) -> None:
+        self._proposer = proposer
+        self._ordered = ordered
+        self._workers = workers
+        self._num_asked = 0
+        self._num_told = 0
+        self._next_order = 0
+        self._positions: dict[int, int] = {}
+        self._log: dict[int, tuple[int, float | None]] = {}
+        self._repeat(list(history))
+
+    @property
+    def num_told(self) -> int:
+        """Results that the proposer knows."""
+        return self._num_told
+
+    def may_ask(self) -> bool:
+        """Return whether the results are there that the next question waits for."""
+        return self._needed() <= self._tellable()
+
+    def ask(self, number: int) -> dict[str, Value]:
+        """Tell what is to be told first, and return the next point."""
+        self._tell_until(self._needed())
+        self._positions[number] = self._num_asked
+        self._num_asked += 1
+        return self._proposer.ask(number)
+
+    def should_stop(self) -> str | None:
+        """Return why there is nothing left to propose, or None."""
+        return self._proposer.should_stop()
+
+    def place(self, number: int) -> int:
+        """Return the place of a trial that just ended in the order of telling."""
+        if self._ordered:
+            return self._positions[number]
+        self._next_order += 1
+        return self._next_order - 1
+
+    def tell(self, number: int, value: float | None, order: int) -> None:
+        """Take a result; it is told now, or when its turn comes."""
+        self._log[order] = (number, value)
+        if not self._ordered:
+            self._tell_until(self._tellable())
+
+    def _repeat(self, history: list[TrialRecord]) -> None:
+        for record in history:
+            if record.order is not None and record.state != "running":
+                self._log[record.order] = (record.number, record.value)
+        self._next_order = len(self._log)
+        for record in history:
+            self._tell_until(record.asked_after)
+            self._positions[record.number] = self._num_asked
+            self._num_asked += 1
+            self._proposer.recall(record.number, record.point or {})
+        if not self._ordered:
+            self._tell_until(self._tellable())
+
+    def _needed(self) -> int:
+        """Results that must be told before the next question."""
+        if not self._ordered:
+            return self._num_told
+        return max(self._num_asked - self._workers + 1, self._num_told)
+
+    def _tellable(self) -> int:
+        """Results that are there without a gap."""
+        count = self._num_told
+        while count in self._log:
+            count += 1
+        return count
+
+    def _tell_until(self, count: int) -> None:
+        while self._num_told < count:
+            number, value = self._log[self._num_told]
+            self._proposer.tell(number, value)
+            self._num_told += 1

@@ -1,0 +1,108 @@
+"""The outcome of a run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from evomerge.evaluation import Comparison
+from evomerge.search.records import TrialRecord
+
+__all__ = ["RunResult", "VersusBaseline"]
+
+
+@dataclass(frozen=True)
+class VersusBaseline:
+    """The winner against one baseline, paired on the held-out items.
+
+    Attributes:
+        baseline: The baseline's trial.
+        comparison: Winner minus baseline.
+    """
+
+    baseline: TrialRecord
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run found.
+
+    Attributes:
+        space: Name of the space.
+        seed: The run's seed.
+        trials: Every trial of the study, by number.
+        finalists: The candidates scored on held-out items, best first.
+        comparisons: The winner against each baseline.
+        seconds: Where the time went, over all sessions of the run.
+    """
+
+    space: str
+    seed: int
+    trials: tuple[TrialRecord, ...]
+    finalists: tuple[TrialRecord, ...]
+    comparisons: tuple[VersusBaseline, ...]
+    seconds: Mapping[str, float]
+
+    @property
+    def winner(self) -> TrialRecord:
+        """The best finalist on the held-out items."""
+        return self.finalists[0]
+
+    @property
+    def baselines(self) -> tuple[TrialRecord, ...]:
+        """The trials nobody proposed."""
+        return tuple(record for record in self.trials if record.kind != "proposed")
+
+    @property
+    def item_evaluations(self) -> int:
+        """Items scored in all, search and held-out."""
+        summaries = [summary for r in self.trials for summary in (r.search, r.holdout) if summary]
+        return sum(summary.objective.items for summary in summaries)
+
+    def versus(self, kind: str) -> VersusBaseline | None:
+        """Return the comparison with the best baseline of a kind on held-out items."""
+        found = [c for c in self.comparisons if c.baseline.kind == kind and c.baseline.holdout]
+        return max(found, key=_holdout_value, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of ``result.json``."""
+        states = [record.state for record in self.trials]
+        return {
+            "space": self.space,
+            "seed": self.seed,
+            "item_evaluations": self.item_evaluations,
+            "trials": {state: states.count(state) for state in ("complete", "failed", "pruned")},
+            "seconds": {key: round(value, 4) for key, value in self.seconds.items()},
+            "winner": {"trial": self.winner.number, **_scores(self.winner)},
+            "finalists": [{"trial": r.number, **_scores(r)} for r in self.finalists],
+            "baselines": [
+                {"name": r.label, "kind": r.kind, "trial": r.number, **_scores(r)}
+                for r in self.baselines
+            ],
+            "comparisons": [
+                {
+                    "baseline": versus.baseline.label,
+                    "kind": versus.baseline.kind,
+                    "difference": versus.comparison.difference,
+                    "stderr": versus.comparison.stderr,
+                    "interval": list(versus.comparison.interval),
+                    "p_value": versus.comparison.p_value,
+                }
+                for versus in self.comparisons
+            ],
+            "failures": [
+                {"trial": r.number, "reason": r.reason} for r in self.trials if r.state == "failed"
+            ],
+        }
+
+
+def _holdout_value(versus: VersusBaseline) -> float:
+    summary = versus.baseline.holdout
+    return summary.objective.value if summary else float("-inf")
+
+
+def _scores(record: TrialRecord) -> dict[str, Any]:
+    return {
+        "search": record.search.to_dict() if record.search else {},
+        "holdout": record.holdout.to_dict() if record.holdout else {},
+    }

@@ -1,0 +1,326 @@
+"""One run from a space to a winner, begun or continued."""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.checkpoints import open_checkpoint
+from evomerge.documents import Origin
+from evomerge.engine import plan_merge
+from evomerge.errors import StudyError
+from evomerge.evaluation import Objective
+from evomerge.recipe import parse_recipe
+from evomerge.search.baselines import baselines
+from evomerge.search.directory import RunDirectory, write_atomically
+from evomerge.search.driver import Driver
+from evomerge.search.finalists import choose_finalists, compare_with_baselines, rank_finalists
+from evomerge.search.monitor import Monitor, SilentMonitor
+from evomerge.search.records import TrialRecord
+from evomerge.search.result import RunResult
+from evomerge.search.study import Study, open_storage
+from evomerge.space import Space, parse_space, usual_point
+from evomerge.version import __version__
+from evomerge.workers import Pool, WorkerSpec, open_pool
+
+__all__ = ["OpenRun", "open_run", "run", "worker_spec"]
+
+_MAY_CHANGE = ("trials", "finalists")
+
+
+def worker_spec(space: Space, *, device: str = "auto") -> WorkerSpec:
+    """Return what a worker needs for a space.
+
+    Args:
+        space: The space.
+        device: A torch device, or ``auto``: CUDA where there is one.
+    """
+    if device == "auto":
+        import torch
+
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    document = space.document
+    return WorkerSpec(
+        models=space.model_names(),
+        tasks=tuple(document.tasks),
+        evaluation=document.evaluation,
+        seed=document.search.seed,
+        folder=str(space.origin.folder),
+        device=device,
+    )
+
+
+def run(
+    space: Space,
+    out: str | Path | None = None,
+    *,
+    workers: int = 1,
+    ray_address: str | None = None,
+    storage: str | None = None,
+    device: str = "auto",
+    monitor: Monitor | None = None,
+) -> RunResult:
+    """Search a space, choose the winner on held-out items and write everything.
+
+    Called again with the same arguments it continues where it was stopped, or returns the result
+    of a finished run.
+
+    Args:
+        space: What to search.
+        out: Run directory; by default ``runs/NAME``.
+        workers: Workers; more than one are Ray actors.
+        ray_address: A running Ray cluster.
+        storage: Storage URL of the study; by default SQLite in the run directory.
+        device: A torch device, or ``auto``.
+        monitor: Who watches.
+
+    Raises:
+        EvomergeError: with one message, before anything is scored, if something is wrong with the
+            space, a model, a task or the run directory.
+    """
+    started = time.perf_counter()
+    monitor = monitor or SilentMonitor()
+    directory = RunDirectory(Path(out) if out is not None else Path("runs") / space.name)
+    fingerprints = _check_models(space)
+    elsewhere = open_storage(storage) if storage else None
+    with ExitStack() as stack:
+
+        def start() -> Pool:
+            monitor.loading()
+            spec = worker_spec(space, device=device)
+            return stack.enter_context(open_pool(spec, workers=workers, ray_address=ray_address))
+
+        # A new run starts its workers first: what is wrong shows before anything is written.
+        pool = None if directory.space.is_file() else start()
+        directory.create()
+        stack.enter_context(directory.lock())
+        study = Study(elsewhere or open_storage(directory.study_url), space.name, space.dimensions)
+        _claim(study, space, fingerprints)
+        _write_space(directory, space, storage)
+        finalists = _finished(study, space)
+        if finalists is None:
+            finalists = _search(
+                space, study, directory, pool or start(), monitor=monitor, started=started
+            )
+        result = _conclude(study, directory, space, finalists)
+    monitor.concluded(result)
+    return result
+
+
+def _check_models(space: Space) -> dict[str, str]:
+    """Open every model, plan the usual recipe and every baseline; return fingerprints."""
+    checkpoints = {name: open_checkpoint(name) for name in space.model_names()}
+    recipes = [space.decode(usual_point(space))]
+    recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in baselines(space)]
+    for recipe in recipes:
+        plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
+    return {name: checkpoint.fingerprint() for name, checkpoint in checkpoints.items()}
+
+
+def _search(
+    space: Space,
+    study: Study,
+    directory: RunDirectory,
+    pool: Pool,
+    *,
+    monitor: Monitor,
+    started: float,
+) -> list[TrialRecord]:
+    """Do all that is left to score; return the finalists."""
+    monitor.ready(pool.info)
+    session = _open_session(study, pool)
+    driver = Driver(space, study, directory, pool, monitor, session=session, started=started)
+    driver.score_baselines()
+    driver.search()
+    finalists = choose_finalists(study, space.document.search.finalists)
+    driver.score_holdout(_for_holdout(study, finalists))
+    _close_session(study, session, driver, time.perf_counter() - started)
+    return finalists
+
+
+def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
+    """Mark a new study as this space's, or check that it is."""
+    document = space.document.model_dump(mode="json", exclude_defaults=True)
+    search = document.get("search", {})
+    document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
+    text = json.dumps(document, sort_keys=True)
+    mine: dict[str, Any] = {
+        "space": hashlib.sha256(text.encode()).hexdigest(),
+        "models": dict(fingerprints),
+        "seed": space.document.search.seed,
+    }
+    kept = study.attributes.get("identity")
+    if kept is None:
+        study.set_attribute("identity", mine)
+        study.set_attribute("evomerge", __version__)
+        study.set_attribute("seed", space.document.search.seed)
+        return
+    what = None
+    if kept["seed"] != mine["seed"]:
+        what = f"with seed {kept['seed']}, now it is {mine['seed']}"
+    elif kept["space"] != mine["space"]:
+        what = "from another version of this space file"
+    elif kept["models"] != mine["models"]:
+        pairs = mine["models"].items()
+        changed = [name for name, mark in pairs if kept["models"].get(name) != mark]
+        what = f"with other weights in {', '.join(changed) or 'a model'}"
+    if what:
+        raise StudyError(
+            f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
+            "the change to continue"
+        )
+
+
+def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
+    document = space.document.model_dump(mode="json", exclude_unset=True)
+    document["search"] = {
+        **document.get("search", {}),
+        "seed": space.document.search.seed,
+        "trials": space.document.search.trials,
+    }
+    write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
+    directory.write_settings({"name": space.name, "storage": storage, "evomerge": __version__})
+
+
+def _open_session(study: Study, pool: Pool) -> int:
+    sessions = study.attributes.get("sessions", [])
+    info = {"workers": pool.info.workers, "load": pool.info.load_seconds}
+    study.set_attribute("sessions", [*sessions, info])
+    study.set_attribute("objective", dict(pool.info.objective))
+    return len(sessions)
+
+
+def _close_session(study: Study, session: int, driver: Driver, total: float) -> None:
+    sessions = study.attributes["sessions"]
+    sessions[session] |= {
+        "propose": driver.propose_seconds,
+        "store": study.store_seconds,
+        "total": total,
+    }
+    study.set_attribute("sessions", sessions)
+
+
+def _for_holdout(study: Study, finalists: list[TrialRecord]) -> list[TrialRecord]:
+    """Return the finalists and every baseline that has a score, each once."""
+    chosen = {record.number: record for record in finalists}
+    for record in study.records.values():
+        if record.kind != "proposed" and record.state == "complete":
+            chosen.setdefault(record.number, record)
+    return list(chosen.values())
+
+
+def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
+    """Return the finalists if there is nothing left to score, else None."""
+    records = study.records.values()
+    known = {(record.kind, record.label) for record in records}
+    open_work = (
+        any(record.state == "running" for record in records)
+        or len(study.records) < space.document.search.trials
+        or any((baseline.kind, baseline.name) not in known for baseline in baselines(space))
+    )
+    if open_work:
+        return None
+    finalists = choose_finalists(study, space.document.search.finalists)
+    if any(record.holdout is None for record in _for_holdout(study, finalists)):
+        return None
+    return finalists
+
+
+def _conclude(
+    study: Study, directory: RunDirectory, space: Space, finalists: list[TrialRecord]
+) -> RunResult:
+    ranked = rank_finalists([study.records[record.number] for record in finalists])
+    objective = Objective(study.attributes["objective"])
+    result = RunResult(
+        space=space.name,
+        seed=space.document.search.seed,
+        trials=tuple(study.records[number] for number in sorted(study.records)),
+        finalists=ranked,
+        comparisons=compare_with_baselines(study, directory, ranked[0], objective),
+        seconds=_seconds(study),
+    )
+    write_atomically(directory.best, _best_yaml(result))
+    write_atomically(directory.result, json.dumps(result.to_dict(), indent=2) + "\n")
+    return result
+
+
+def _best_yaml(result: RunResult) -> str:
+    recipe = yaml.safe_dump(dict(result.winner.recipe), sort_keys=False)
+    return (
+        f"# {result.winner.label} of the search space {result.space!r}\n"
+        f"# evomerge merge best.yml OUT --seed {result.seed}\n{recipe}"
+    )
+
+
+def _seconds(study: Study) -> dict[str, float]:
+    """Add up where the time went, over all sessions; a killed one counts to its last trial."""
+    sessions: list[dict[str, Any]] = study.attributes.get("sessions", [])
+    last = dict.fromkeys(range(len(sessions)), 0.0)
+    seconds = dict.fromkeys(("load", "materialize", "score", "propose", "store", "total"), 0.0)
+    for record in study.records.values():
+        for part in ("materialize", "score"):
+            seconds[part] += record.seconds.get(part, 0.0) + record.holdout_seconds.get(part, 0.0)
+        session = int(record.seconds.get("session", 0))
+        last[session] = max(last.get(session, 0.0), record.seconds.get("elapsed", 0.0))
+    for index, session_data in enumerate(sessions):
+        for part in ("load", "propose", "store"):
+            seconds[part] += session_data.get(part, 0.0)
+        seconds["total"] += session_data.get("total", last.get(index, 0.0))
+    return seconds
+
+
+class OpenRun:
+    """A run on disk, for reading.
+
+    Args:
+        path: The run directory.
+
+    Raises:
+        StudyError: if there is no run.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.directory = RunDirectory(Path(path))
+        self.directory.check_is_run()
+        settings = self.directory.read_settings()
+        self.storage_url: str = settings["storage"] or self.directory.study_url
+        self.name: str = settings["name"]
+        self.space = parse_space(self.directory.read_space(), name=self.name)
+        self.study = Study(open_storage(self.storage_url), self.name, self.space.dimensions)
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.space.document.search.seed
+
+    def trial(self, number: int | None = None) -> TrialRecord:
+        """Return a trial, or the winner.
+
+        Raises:
+            StudyError: if there is no such trial, or no winner yet.
+        """
+        if number is None:
+            if not self.directory.result.is_file():
+                raise StudyError(
+                    f"{self.directory.path}: the run has no winner yet; continue it with 'evomerge "
+                    "run', or name a trial with --trial N"
+                )
+            result = json.loads(self.directory.result.read_text(encoding="utf-8"))
+            number = int(result["winner"]["trial"])
+        record = self.study.records.get(number)
+        if record is None:
+            last = max(self.study.records, default=None)
+            raise StudyError(f"there is no trial {number}; the study has trials 0 to {last}")
+        if not record.recipe:
+            raise StudyError(f"trial {number} has no recipe: {record.reason}")
+        return record
+
+
+def open_run(path: str | Path) -> OpenRun:
+    """Open a run directory for reading."""
+    return OpenRun(path)

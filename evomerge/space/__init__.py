@@ -1,0 +1,20 @@
+"""Search spaces: recipes with holes, and the way from a point to a recipe."""
+
+from evomerge.space.anchors import mixture_point, usual_point
+from evomerge.space.dimensions import Dimension, Point, Value
+from evomerge.space.schema import SearchSettings, SpaceDocument
+from evomerge.space.space import Hole, Space, load_space, parse_space
+
+__all__ = [
+    "Dimension",
+    "Hole",
+    "Point",
+    "SearchSettings",
+    "Space",
+    "SpaceDocument",
+    "Value",
+    "load_space",
+    "mixture_point",
+    "parse_space",
+    "usual_point",
+]

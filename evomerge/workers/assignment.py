@@ -1,0 +1,108 @@
+"""What goes to a worker and what comes back: plain data, safe to send between processes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evomerge.evaluation import ItemScores
+from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
+
+__all__ = ["Assignment", "Failed", "Outcome", "Scored", "WorkerInfo", "WorkerSpec"]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Everything a worker needs to start.
+
+    Attributes:
+        models: Every checkpoint a candidate may name; loaded once.
+        tasks: The tasks of the objective.
+        evaluation: How they are scored.
+        seed: The run's seed: masks and item splits come from it.
+        folder: Folder of the space file, for relative task folders.
+        device: ``cpu``, ``cuda`` or ``cuda:1``.
+        max_threads: Threads that torch may use at most; None means every core.
+    """
+
+    models: tuple[str, ...]
+    tasks: tuple[TaskSettings, ...]
+    evaluation: EvaluationSettings
+    seed: int
+    folder: str
+    device: str = "cpu"
+    max_threads: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    """What a started worker says about itself.
+
+    Attributes:
+        pid: Its process.
+        items: Split -> task -> number of items.
+        objective: Task -> weight, groups and tags expanded.
+        load_seconds: Seconds spent on reading sources and building tasks.
+        bank_bytes: Bytes of resident source tensors.
+    """
+
+    pid: int
+    items: Mapping[Split, Mapping[str, int]]
+    objective: Mapping[str, float]
+    load_seconds: float
+    bank_bytes: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """One recipe to score.
+
+    Attributes:
+        number: Trial number, to match the outcome.
+        recipe: The recipe as plain data.
+        split: Which items.
+    """
+
+    number: int
+    recipe: dict[str, Any]
+    split: Split
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A finished evaluation.
+
+    Attributes:
+        number: Trial number.
+        split: Which items.
+        scores: Every item's value.
+        seconds: ``materialize`` and ``score``.
+        pid: The process that did it.
+    """
+
+    number: int
+    split: Split
+    scores: ItemScores
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pid: int = 0
+
+
+@dataclass(frozen=True)
+class Failed:
+    """An evaluation that gave no score.
+
+    Attributes:
+        number: Trial number.
+        split: Which items.
+        reason: One line for people.
+        seconds: As far as it came.
+        pid: The process that tried, 0 if it died.
+    """
+
+    number: int
+    split: Split
+    reason: str
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pid: int = 0
+
+
+Outcome = Scored | Failed

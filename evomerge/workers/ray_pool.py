@@ -1,0 +1,196 @@
+"""Workers as Ray actors: one process a device, replaced when it dies."""
+
+import logging
+import os
+import time
+from types import TracebackType
+from typing import Any, Self
+
+from evomerge.errors import EvaluationError, EvomergeError, PrerequisiteError
+from evomerge.workers.assignment import Assignment, Failed, Outcome, WorkerInfo, WorkerSpec
+from evomerge.workers.pool import PoolInfo
+
+__all__ = ["RayPool"]
+
+_ATTEMPTS = 3
+_log = logging.getLogger(__name__)
+
+
+class _Actor:
+    """The actor's class: a worker whose start gives a message in the place of a traceback."""
+
+    def __init__(self, spec: WorkerSpec, cores: int) -> None:
+        import dataclasses
+
+        import torch
+
+        # Ray sets OMP_NUM_THREADS to the actor's share; torch has read it when it was imported.
+        torch.set_num_threads(max(cores, 1))
+        self._spec = dataclasses.replace(spec, max_threads=max(cores, 1))
+        self._worker: Any = None
+
+    def start(self) -> WorkerInfo | str:
+        from evomerge.workers.worker import Worker
+
+        try:
+            self._worker = Worker(self._spec)
+        except EvomergeError as error:
+            return str(error)
+        info: WorkerInfo = self._worker.info
+        return info
+
+    def evaluate(self, assignment: Assignment) -> Outcome:
+        outcome: Outcome = self._worker.evaluate(assignment)
+        return outcome
+
+
+class RayPool:
+    """Ray actors, one a device.
+
+    On a machine without a GPU the workers share the cores. An actor that dies is replaced and its
+    assignment is given out again, up to three times in all; then it is a failed trial.
+
+    Args:
+        spec: What every worker loads.
+        workers: Number of actors.
+        address: A running cluster, or None for one on this machine that ends with the pool.
+
+    Raises:
+        EvomergeError: if a worker cannot load its models or tasks, or the cluster is out of reach.
+    """
+
+    def __init__(self, spec: WorkerSpec, *, workers: int, address: str | None = None) -> None:
+        started = time.perf_counter()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        import ray
+
+        self._ray = ray
+        self._spec = spec
+        self._idle: list[Any] = []
+        self._busy: dict[Any, tuple[Any, Assignment, int]] = {}
+        self._waiting: list[tuple[Assignment, int]] = []
+        cores = os.cpu_count() or 1
+        self._cores = max(cores // workers, 1)
+        self._gpus = 1.0 if spec.device.startswith("cuda") else 0.0
+        self._connect(address, workers)
+        try:
+            actors = [self._spawn() for _ in range(workers)]
+            infos = [self._started(actor.start.remote()) for actor in actors]
+        except BaseException:
+            self.close()
+            raise
+        self._idle = actors
+        self.info = PoolInfo(
+            workers,
+            infos[0].items,
+            infos[0].objective,
+            time.perf_counter() - started,
+            infos[0].bank_bytes,
+        )
+
+    def num_free(self) -> int:
+        """Return the number of idle actors that no repeated assignment waits for."""
+        return max(len(self._idle) - len(self._waiting), 0)
+
+    def num_busy(self) -> int:
+        """Return the number of assignments under way."""
+        return len(self._busy) + len(self._waiting)
+
+    def submit(self, assignment: Assignment) -> None:
+        """Give the assignment to an idle actor."""
+        if not self.num_free():
+            raise RuntimeError(f"all {self.info.workers} workers are busy: wait first")
+        self._start(assignment, attempt=1)
+
+    def wait(self) -> Outcome:
+        """Return the next outcome; replace actors that died and repeat what they had."""
+        while self.num_busy():
+            while self._waiting and self._idle:
+                assignment, attempt = self._waiting.pop(0)
+                self._start(assignment, attempt)
+            ready, _ = self._ray.wait(list(self._busy), num_returns=1)
+            actor, assignment, attempt = self._busy.pop(ready[0])
+            try:
+                outcome: Outcome = self._ray.get(ready[0])
+            except self._ray.exceptions.RayActorError:
+                _log.warning("a worker died in trial %d; it is replaced", assignment.number)
+                self._replace()
+                if attempt < _ATTEMPTS:
+                    self._waiting.append((assignment, attempt + 1))
+                    continue
+                reason = f"the worker process died {_ATTEMPTS} times in this trial"
+                return Failed(assignment.number, assignment.split, reason)
+            except self._ray.exceptions.RayError as error:
+                self._idle.append(actor)
+                reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
+                return Failed(assignment.number, assignment.split, reason)
+            self._idle.append(actor)
+            return outcome
+        raise RuntimeError("nothing is under way")
+
+    def close(self) -> None:
+        """Stop the actors, and the cluster if it was started here."""
+        if self._ray.is_initialized():
+            self._ray.shutdown()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _connect(self, address: str | None, workers: int) -> None:
+        quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+        try:
+            if address is not None:
+                self._ray.init(address=address, **quiet)
+            else:
+                self._ray.init(
+                    num_cpus=max(workers, os.cpu_count() or 1),
+                    include_dashboard=False,
+                    # Only scores travel through the object store.
+                    object_store_memory=100 * 2**20,
+                    **quiet,
+                )
+        except (ConnectionError, ValueError) as error:
+            raise PrerequisiteError(
+                f"--ray-address {address}: no Ray cluster answers there ({error}); start one with "
+                "'ray start --head', or leave the option out to use this machine"
+            ) from error
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
+        if workers * self._gpus > gpus:
+            self.close()
+            raise PrerequisiteError(
+                f"{workers} workers on {self._spec.device!r} want {workers} GPUs, the Ray cluster "
+                f"has {gpus:g}; use fewer --workers or --device cpu"
+            )
+
+    def _spawn(self) -> Any:
+        options = {"num_cpus": 1, "num_gpus": self._gpus, "max_restarts": 0}
+        return self._ray.remote(_Actor).options(**options).remote(self._spec, self._cores)
+
+    def _started(self, reference: Any) -> WorkerInfo:
+        try:
+            info = self._ray.get(reference)
+        except self._ray.exceptions.RayError as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            raise EvaluationError(f"a worker did not start: {lines[-1].strip()}") from error
+        if isinstance(info, str):
+            raise EvaluationError(info)
+        result: WorkerInfo = info
+        return result
+
+    def _replace(self) -> None:
+        actor = self._spawn()
+        self._started(actor.start.remote())
+        self._idle.append(actor)
+
+    def _start(self, assignment: Assignment, attempt: int) -> None:
+        actor = self._idle.pop(0)
+        self._busy[actor.evaluate.remote(assignment)] = (actor, assignment, attempt)

@@ -1,0 +1,121 @@
+"""The owner of one device: resident sources, one live model, one evaluator."""
+
+import logging
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from evomerge.checkpoints import open_checkpoint
+from evomerge.documents import Origin
+from evomerge.engine import Bank, MergePlan, materialize, plan_merge
+from evomerge.errors import EvomergeError
+from evomerge.evaluation import Evaluator, LiveModel, TaskSet
+from evomerge.evaluation.settings import Split
+from evomerge.recipe import Recipe, parse_recipe
+from evomerge.workers.assignment import Assignment, Failed, Outcome, Scored, WorkerInfo, WorkerSpec
+
+__all__ = ["Worker"]
+
+_log = logging.getLogger(__name__)
+_ONE_THREAD_BELOW = 20_000_000
+
+
+class Worker:
+    """Materializes and scores candidates on one device.
+
+    Nothing a candidate does ends a worker: an evaluation that raises becomes a :class:`Failed`.
+
+    Args:
+        spec: Models, tasks and settings.
+
+    Raises:
+        EvomergeError: if a model or a task cannot be loaded.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        started = time.perf_counter()
+        self._spec = spec
+        self._tasks = TaskSet.load(
+            spec.tasks, spec.evaluation, seed=spec.seed, folder=Path(spec.folder)
+        )
+        self._checkpoints = {name: open_checkpoint(name) for name in spec.models}
+        largest = max(c.num_parameters for c in self._checkpoints.values())
+        torch.set_num_threads(_num_threads(spec.max_threads, largest))
+        self._bank = Bank(self._checkpoints, torch.device(spec.device))
+        self._live: LiveModel | None = None
+        self._evaluator: Evaluator | None = None
+        self._structure: object = None
+        splits: tuple[Split, ...] = ("search", "holdout")
+        self.info = WorkerInfo(
+            pid=os.getpid(),
+            items={
+                split: {task: len(ids) for task, ids in self._tasks.items(split).items()}
+                for split in splits
+            },
+            objective=self._tasks.objective.weights,
+            load_seconds=time.perf_counter() - started,
+            bank_bytes=self._bank.nbytes,
+        )
+
+    def evaluate(self, assignment: Assignment) -> Outcome:
+        """Materialize one recipe into the live model and score it."""
+        seconds = {"materialize": 0.0, "score": 0.0}
+        number, split = assignment.number, assignment.split
+        try:
+            started = time.perf_counter()
+            recipe = parse_recipe(assignment.recipe, Origin(f"trial {number}"))
+            evaluator = self._materialize(recipe)
+            seconds["materialize"] = time.perf_counter() - started
+            started = time.perf_counter()
+            scores = evaluator.score(split)
+            seconds["score"] = time.perf_counter() - started
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except EvomergeError as error:
+            reason = " ".join(str(error).split())
+            return Failed(number, split, reason, seconds, os.getpid())
+        except Exception as error:  # noqa: BLE001 - a failed candidate is a result, whatever it raised
+            _log.debug("trial %d failed", number, exc_info=True)
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._drop_live_model()
+            return Failed(number, split, reason[:500], seconds, os.getpid())
+        return Scored(number, split, scores, seconds, os.getpid())
+
+    def _materialize(self, recipe: Recipe) -> Evaluator:
+        plan = plan_merge(recipe, self._checkpoints)
+        evaluator = self._evaluator_for(plan)
+        assert self._live is not None  # noqa: S101 - set together with the evaluator
+        materialize(plan, self._bank, self._live.parameters_by_name(), seed=self._spec.seed)
+        return evaluator
+
+    def _evaluator_for(self, plan: MergePlan) -> Evaluator:
+        """Return the evaluator of a live model of the plan's shape; build it when that changes."""
+        structure = (plan.config, plan.config_donor, plan.tokenizer)
+        if self._evaluator is None or structure != self._structure:
+            self._drop_live_model()
+            self._live = LiveModel(
+                plan.config,
+                plan.tokenizer,
+                settings=self._spec.evaluation,
+                device=self._spec.device,
+                generation_config=self._checkpoints[plan.config_donor].generation_config,
+            )
+            self._live.check_names([output.name for output in plan.outputs])
+            self._evaluator = Evaluator(self._tasks, self._live)
+            self._structure = structure
+        return self._evaluator
+
+    def _drop_live_model(self) -> None:
+        """Forget a live model that may be half written or out of memory."""
+        self._live = None
+        self._evaluator = None
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _num_threads(limit: int | None, num_parameters: int) -> int:
+    """Return how many threads pay: for a small model, handing out the work costs more than it."""
+    available = min(limit or os.cpu_count() or 1, torch.get_num_threads())
+    return 1 if num_parameters < _ONE_THREAD_BELOW else max(available, 1)

@@ -1,0 +1,72 @@
+"""What a person sees while a run goes on."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from evomerge.cli.progress import LiveDisplay, PlainDisplay, make_display
+from evomerge.evaluation import Estimate, TaskScore
+from evomerge.search import Summary, TrialRecord
+from evomerge.workers import PoolInfo
+
+ITEMS = {"search": {"add": 300, "sort": 300}, "holdout": {"add": 600, "sort": 600}}
+INFO = PoolInfo(2, ITEMS, {"add": 0.5, "sort": 0.5}, 3.2, 5 * 2**20)
+
+
+def record(number, value, kind="proposed", **changes):
+    tasks = {name: TaskScore("acc", value, 0.02, 300) for name in ("add", "sort")}
+    summary = Summary(Estimate(value, 0.014, 600), tasks) if value is not None else None
+    label = f"trial {number}" if kind == "proposed" else "models/math"
+    state = "complete" if summary else "failed"
+    return TrialRecord(number, kind, label, state, {}, search=summary, **changes)
+
+
+def play(display):
+    with display:
+        display.loading()
+        display.ready(INFO)
+        display.stage("baselines", total=1, done=0)
+        display.finished(record(0, 0.61, kind="parent"), "baselines")
+        display.stage("search", total=40, done=0)
+        display.finished(record(1, 0.7), "search")
+        display.finished(record(2, None, reason="NaN in lm_head.weight"), "search")
+        display.finished(record(3, 0.65), "search")
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_terminal_gets_a_panel_that_fits(width):
+    terminal = Console(width=width, height=24, force_terminal=True, file=io.StringIO())
+    display = LiveDisplay(terminal, "math_code", Path("runs/math_code"), 3)
+    play(display)
+    frame = Console(width=width, file=io.StringIO())
+    frame.print(display._draw())
+    shown = frame.file.getvalue().splitlines()
+    assert all(len(line) <= width for line in shown)
+    text = "\n".join(shown)
+    for part in ("search", "3/40", "best so far: trial 1", "0.700 ± 0.014", "best parent: math"):
+        assert part in text
+    for part in ("items/s", "left", "1 failed", "add", "sort"):
+        assert part in text
+
+
+def test_a_pipe_gets_a_line_for_each_result(capsys):
+    display = make_display("math_code", Path("runs/math_code"), 3)
+    assert type(display) is PlainDisplay
+    play(display)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "math_code: loading models and tasks"
+    assert any("failed: NaN in lm_head.weight" in line for line in lines)
+    last = lines[-1]
+    assert last.startswith("[  3/40] trial 3: 0.650 ± 0.014  (add 0.650  sort 0.650)")
+    assert "best 0.700 (trial 1), best parent 0.610" in last
+    assert "\x1b" not in "".join(lines)
+
+
+def test_time_left_counts_items_of_all_that_is_to_come():
+    display = PlainDisplay(Console(quiet=True), "s", Path("r"), 3)
+    play(display)
+    rate = display.rate()
+    left = 37 * 600 + (3 + 8) * 1200
+    assert display.seconds_left() == pytest.approx(left / rate, rel=0.2)

@@ -1,0 +1,93 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from evomerge.errors import EvaluationError
+from evomerge.evaluation import content_id, split_items
+
+IDS = [content_id({"n": k}) for k in range(100)]
+
+
+def split(ids=IDS, seed=0, search=30, holdout=60):
+    return split_items({"t": ids}, seed=seed, search_items=search, holdout_items=holdout)["t"]
+
+
+def test_content_decides_the_id():
+    assert content_id({"a": 1, "b": [2, "é"]}) == content_id({"b": [2, "é"], "a": 1})
+    assert content_id({"a": 1}) != content_id({"a": "1"})
+
+
+def test_sizes_and_disjointness():
+    result = split()
+    assert (len(result.search), len(result.holdout)) == (30, 60)
+    assert not set(result.search) & set(result.holdout)
+
+
+def test_the_order_of_the_documents_does_not_matter_and_the_seed_does():
+    assert split() == split(ids=IDS[::-1])
+    assert split() != split(seed=1)
+
+
+def test_more_items_keep_those_that_were_there():
+    small, large = split(search=10, holdout=20), split(search=40, holdout=60)
+    assert large.search[:10] == small.search
+    assert large.holdout[:20] == small.holdout
+
+
+def test_duplicates_are_one_item():
+    result = split(ids=IDS[:20] * 3, search=5, holdout=15)
+    assert sorted([*result.search, *result.holdout]) == sorted(IDS[:20])
+
+
+def test_defaults():
+    result = split(search=None, holdout=None)
+    assert (len(result.search), len(result.holdout)) == (33, 67)
+    result = split(search=None, holdout=90)
+    assert (len(result.search), len(result.holdout)) == (10, 90)
+    many = [content_id(k) for k in range(1000)]
+    assert len(split(ids=many, search=None, holdout=None).search) == 200
+
+
+@pytest.mark.parametrize(("search", "holdout"), [(60, 41), (101, None), (None, 100), (100, None)])
+def test_too_few_documents(search, holdout):
+    with pytest.raises(EvaluationError, match="task 't' has 100 different documents"):
+        split(search=search, holdout=holdout)
+
+
+def test_a_document_of_two_tasks_is_on_one_side():
+    tasks = {"one": IDS[:60], "two": IDS[30:]}
+    both = split_items(tasks, seed=0, search_items=20, holdout_items=30)
+    search = {*both["one"].search, *both["two"].search}
+    assert not search & {*both["one"].holdout, *both["two"].holdout}
+
+
+def test_the_split_is_the_same_in_every_process():
+    program = (
+        "from evomerge.evaluation import content_id, split_items\n"
+        "ids = [content_id({'n': k}) for k in range(100)]\n"
+        "print(split_items({'t': ids}, seed=0, search_items=30, holdout_items=60)['t'])"
+    )
+    printed = {
+        subprocess.run(
+            [sys.executable, "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+        for hash_seed in ("0", "1", "2")
+    }
+    assert printed == {str(split())}
+
+
+def test_importing_the_package_imports_no_heavy_library():
+    program = (
+        "import sys, evomerge.evaluation\n"
+        "print([m for m in ('torch', 'transformers', 'lm_eval', 'datasets') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

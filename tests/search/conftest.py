@@ -1,0 +1,132 @@
+"""A driver over workers that score at once, from the recipe's numbers alone."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from evomerge.evaluation import ItemScores, TaskItems
+from evomerge.search import RunDirectory, SilentMonitor, Study, open_storage
+from evomerge.search.driver import Driver
+from evomerge.space import parse_space
+from evomerge.workers import Failed, PoolInfo, Scored
+
+SPACE = """
+recipe:
+  merge_method: task_arithmetic
+  base_model: m/base
+  models:
+    - {model: m/math, parameters: {weight: {search: [0.0, 1.5]}}}
+    - {model: m/code, parameters: {weight: {search: [0.0, 1.5], layers: 2}}}
+tasks:
+  - {name: a, metric: acc}
+  - {name: b, metric: acc}
+search: {trials: 30, population: 5}
+"""
+ITEMS = 40
+
+
+class StoppedError(Exception):
+    """The end of a process, as far as a test in one process can have it."""
+
+
+def score(assignment):
+    """Items that are right where a weight is near its best; one recipe in nine fails."""
+    text = yaml.safe_dump(assignment.recipe)
+    seed = sum(text.encode())
+    if seed % 9 == 4 and assignment.recipe["merge_method"] == "task_arithmetic":
+        return Failed(assignment.number, assignment.split, "no luck", {}, 1)
+    weights = []
+    for model in assignment.recipe["models"]:
+        value = model.get("parameters", {}).get("weight", 1.0)
+        weights.append(float(np.mean(value)))
+    tasks = {}
+    for index, name in enumerate(("a", "b")):
+        right = 1 - abs(weights[index % len(weights)] - 0.7)
+        values = (np.linspace(0, 1, ITEMS) < right).astype(float)
+        items = tuple(f"{assignment.split}{i}" for i in range(ITEMS))
+        tasks[name] = TaskItems("acc", True, items, values)
+    return Scored(assignment.number, assignment.split, ItemScores(tasks), {"score": 0.0}, 1)
+
+
+class InstantPool:
+    """Workers that are done in the order of `pick`, and may stop the process."""
+
+    def __init__(self, workers=1, pick=lambda busy: 0, stop_after=None):
+        counts = {"a": ITEMS, "b": ITEMS}
+        self.info = PoolInfo(
+            workers, {"search": counts, "holdout": counts}, {"a": 0.5, "b": 0.5}, 0.0, 0
+        )
+        self.busy = []
+        self.pick = pick
+        self.left = stop_after
+        self.scored = []
+
+    def num_free(self):
+        return self.info.workers - len(self.busy)
+
+    def num_busy(self):
+        return len(self.busy)
+
+    def submit(self, assignment):
+        self.busy.append(assignment)
+
+    def wait(self):
+        if self.left is not None:
+            if self.left == 0:
+                raise StoppedError
+            self.left -= 1
+        assignment = self.busy.pop(self.pick(self.busy))
+        self.scored.append((assignment.number, assignment.split))
+        return score(assignment)
+
+
+class Harness:
+    """A study on disk that drivers fill."""
+
+    def __init__(self, path: Path, **search):
+        data = yaml.safe_load(SPACE)
+        data["search"] |= search
+        self.space = parse_space(data)
+        self.directory = RunDirectory(path)
+        self.directory.create()
+
+    def study(self):
+        return Study(open_storage(self.directory.study_url), "s", self.space.dimensions)
+
+    def drive(self, pool):
+        study = self.study()
+        driver = Driver(
+            self.space,
+            study,
+            self.directory,
+            pool,
+            SilentMonitor(),
+            session=0,
+            started=time.perf_counter(),
+        )
+        driver.score_baselines()
+        driver.search()
+        return study
+
+    def drive_until_stopped(self, pool):
+        """Drive, and return whether it came to the end."""
+        try:
+            self.drive(pool)
+        except StoppedError:
+            return False
+        return True
+
+    def trials(self):
+        """Return what must not depend on interruptions."""
+        return [
+            (r.number, r.kind, r.label, r.state, r.point, r.asked_after, r.order, r.value, r.reason)
+            for r in self.study().records.values()
+        ]
+
+
+@pytest.fixture
+def harness(tmp_path):
+    return lambda name="run", **search: Harness(tmp_path / name, **search)

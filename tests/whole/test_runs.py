@@ -1,0 +1,198 @@
+"""Runs as a user runs them: seeds, kill -9, Ray, failures."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from evomerge.evaluation import ItemScores
+from evomerge.search import open_run
+from tests.conftest import ENVIRONMENT, ROOT, read_result, small_space, succeed
+
+
+def trials(run):
+    """What a run must repeat: everything but times and processes."""
+    return [
+        (r.number, r.kind, r.label, r.state, r.point, r.order, r.search, r.holdout)
+        for r in open_run(run).study.records.values()
+    ]
+
+
+def start(*arguments, **environment):
+    return subprocess.Popen(
+        [sys.executable, "-m", "evomerge", *map(str, arguments)],
+        env={**ENVIRONMENT, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def wait_for_trials(run, count, process, seconds=120):
+    """Wait until the study holds `count` finished trials."""
+    import sqlite3
+
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert process.poll() is None, process.stdout.read()
+        database = run / "study.db"
+        if database.is_file():
+            connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+            try:
+                query = "SELECT COUNT(*) FROM trials WHERE state = 'COMPLETE'"
+                if connection.execute(query).fetchone()[0] >= count:
+                    return
+            except sqlite3.OperationalError:
+                pass
+            finally:
+                connection.close()
+        time.sleep(0.05)
+    raise TimeoutError(f"no {count} trials within {seconds} s")
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "tpe"])
+def test_the_seed_decides_everything(tmp_path, optimizer):
+    search = {"optimizer": optimizer, "trials": 10}
+    space = small_space(tmp_path / "space.yml", search=search)
+    succeed("run", space, "--out", tmp_path / "one", PYTHONHASHSEED="1")
+    succeed("run", space, "--out", tmp_path / "two", PYTHONHASHSEED="2")
+    succeed("run", space, "--out", tmp_path / "three", "--seed", 1)
+    assert trials(tmp_path / "one") == trials(tmp_path / "two")
+    one, three = trials(tmp_path / "one"), trials(tmp_path / "three")
+    assert one[-1][4] != three[-1][4]
+    first, second = (read_result(tmp_path / name)["winner"] for name in ("one", "two"))
+    assert first == second
+
+
+def test_kill_9_loses_nothing(tmp_path):
+    space = small_space(tmp_path / "space.yml", search={"trials": 16})
+    succeed("run", space, "--out", tmp_path / "whole")
+    run = tmp_path / "killed"
+    for count in (3, 9):
+        process = start("run", space, "--out", run)
+        wait_for_trials(run, count, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    process.stdout.close()
+    done = [r for r in open_run(run).study.records.values() if r.state == "complete"]
+    assert len(done) >= 9
+    items = {path.name: path.stat().st_mtime_ns for path in (run / "items").glob("*.search.*")}
+    finished = {f"{record.number:05d}.search.parquet" for record in done}
+    assert finished <= set(items)
+
+    succeed("run", space, "--out", run)
+    assert trials(run) == trials(tmp_path / "whole")
+    for name in finished:
+        assert (run / "items" / name).stat().st_mtime_ns == items[name], "scored twice"
+    assert read_result(run)["winner"] == read_result(tmp_path / "whole")["winner"]
+
+
+def test_two_processes_in_one_directory_are_kept_apart(tmp_path):
+    from tests.conftest import evomerge
+
+    space = small_space(tmp_path / "space.yml", search={"trials": 60})
+    run = tmp_path / "run"
+    process = start("run", space, "--out", run)
+    try:
+        wait_for_trials(run, 1, process)
+        second = evomerge("run", space, "--out", run)
+        assert second.returncode == 2
+        assert "another evomerge process works in this directory" in second.stderr
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+
+
+def test_another_space_or_seed_in_the_same_directory_is_refused(tmp_path):
+    from tests.conftest import evomerge
+
+    space = small_space(tmp_path / "space.yml", search={"trials": 5})
+    succeed("run", space, "--out", tmp_path / "run")
+    other = evomerge("run", space, "--out", tmp_path / "run", "--seed", 4)
+    assert other.returncode == 2
+    assert "seed 0, now it is 4" in other.stderr
+    succeed("run", space, "--out", tmp_path / "run", "--trials", 6)
+    assert len(open_run(tmp_path / "run").study.records) == 6
+    changed = small_space(tmp_path / "space.yml", evaluation={"search_items": 41})
+    other = evomerge("run", changed, "--out", tmp_path / "run")
+    assert other.returncode == 2
+    assert "another version of this space" in other.stderr
+
+
+def ray_worker_pids(parent):
+    """Return the actor processes below a process."""
+    import psutil
+
+    return [
+        child.pid
+        for child in psutil.Process(parent).children(recursive=True)
+        if any("ray::" in part for part in child.cmdline()[:1]) and "Actor" in child.cmdline()[0]
+    ]
+
+
+def test_two_ray_workers_one_of_them_killed(tmp_path):
+    space = small_space(tmp_path / "space.yml", search={"trials": 24})
+    run = tmp_path / "run"
+    process = start("run", space, "--out", run, "--workers", 2)
+    wait_for_trials(run, 7, process)
+    victims = ray_worker_pids(process.pid)
+    assert len(victims) == 2
+    os.kill(victims[0], signal.SIGKILL)
+    printed, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, printed
+    records = list(open_run(run).study.records.values())
+    assert len(records) == 24
+    assert all(record.state == "complete" for record in records), printed
+    workers = [record.worker for record in records]
+    assert len(set(workers)) == 3, "two workers, and the one that took the place of the dead one"
+    assert victims[0] in workers
+    assert workers[-1] != victims[0]
+    for record in records:
+        path = run / "items" / f"{record.number:05d}.search.parquet"
+        assert ItemScores.from_parquet(path).num_items == 80
+    assert read_result(run)["trials"] == {"complete": 24, "failed": 0, "pruned": 0}
+
+
+def test_ordered_ray_workers_repeat(tmp_path):
+    space = small_space(tmp_path / "space.yml", search={"trials": 14, "ordered": True})
+    for name in ("one", "two"):
+        succeed("run", space, "--out", tmp_path / name, "--workers", 2)
+    points = [[(t[0], t[4]) for t in trials(tmp_path / name)] for name in ("one", "two")]
+    assert points[0] == points[1]
+
+
+def test_a_candidate_that_gives_nan_is_a_failed_trial(tmp_path):
+    models = ROOT / "search_spaces" / "playground"
+    space = small_space(
+        tmp_path / "space.yml",
+        recipe={
+            "merge_method": "task_arithmetic",
+            "base_model": str(models / "base"),
+            "models": [
+                {
+                    "model": str(models / "add"),
+                    "parameters": {"weight": {"choice": [0.5, 0.6, 1.0e39]}},
+                },
+                {"model": str(models / "sort"), "parameters": {"weight": {"search": [0.0, 1.0]}}},
+            ],
+            "dtype": "bfloat16",
+        },
+        search={"trials": 14, "optimizer": "random"},
+    )
+    done = succeed("run", space, "--out", tmp_path / "run")
+    records = list(open_run(tmp_path / "run").study.records.values())
+    failed = [record for record in records if record.state == "failed"]
+    assert failed
+    for record in failed:
+        assert record.point["add.weight"] == 1.0e39
+        assert "not finite" in record.reason
+    assert len(records) == 14
+    assert "failed:" in done.stdout
+    result = read_result(tmp_path / "run")
+    assert result["trials"]["failed"] == len(failed)
+    assert result["failures"][0]["reason"] == failed[0].reason
