@@ -1,7 +1,7 @@
 """What a person sees while something runs: a live panel, or plain lines without a terminal."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -20,8 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.cli.names import short_names
-from evomerge.search import RunResult, Stage, Summary, TrialRecord
+from evomerge.search import RunResult, Stage, Summary, TrialRecord, short_names
 from evomerge.workers import PoolInfo
 
 __all__ = ["LiveDisplay", "PlainDisplay", "byte_progress", "make_display", "spinner"]
@@ -108,9 +107,11 @@ class PlainDisplay:
         """Say that models are read."""
         self._say(f"{self._name}: loading models and tasks")
 
-    def ready(self, info: PoolInfo) -> None:
+    def ready(self, info: PoolInfo, records: Sequence[TrialRecord]) -> None:
         """Say what is there."""
         self._info = info
+        for record in records:
+            self._compare(record)
         self._started = time.monotonic()
         items = info.items
         self._say(
@@ -141,7 +142,11 @@ class PlainDisplay:
             self.num_failed += 1
             return
         self._items_done += summary.objective.items
-        if stage == "holdout":
+        if stage != "holdout":
+            self._compare(record)
+
+    def _compare(self, record: TrialRecord) -> None:
+        if record.search is None:
             return
         if record.kind == "parent" and _better(record, self.parent):
             self.parent = record

@@ -1,12 +1,16 @@
 """Tables that commands print at their end."""
 
-from pathlib import Path
-
 from rich.console import Console
 from rich.table import Table
 
-from evomerge.cli.names import short_names
-from evomerge.search import Inspection, RunDirectory, RunResult, Summary, TrialRecord
+from evomerge.search import (
+    Inspection,
+    RunDirectory,
+    RunResult,
+    Summary,
+    short_names,
+    trial_name,
+)
 
 __all__ = ["print_inspection", "print_result", "print_summary"]
 
@@ -29,11 +33,11 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
     for record in (winner, *(r for r in result.baselines if r.number != winner.number)):
         summary = record.holdout
         if summary is None:
-            table.add_row(_row_name(record, result), "failed")
+            table.add_row(trial_name(record), "failed")
             continue
         difference = versus.get(record.number)
         table.add_row(
-            _row_name(record, result),
+            f"winner ({record.label})" if record is winner else trial_name(record),
             f"{summary.objective.value:.3f} ± {summary.objective.stderr:.3f}",
             *[f"{summary.tasks[task].value:.3f}" for task in tasks],
             f"{difference.difference:+.3f} ± {difference.stderr:.3f}" if difference else "",
@@ -53,15 +57,6 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         ("report", directory.report),
     ):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
-
-
-def _row_name(record: TrialRecord, result: RunResult) -> str:
-    if record is result.winner:
-        return f"winner ({record.label})"
-    if record.kind in ("parent", "base"):
-        name = Path(record.label).name
-        return name if name == record.kind else f"{record.kind} {name}"
-    return record.label
 
 
 def _verdict(result: RunResult) -> str:

@@ -1,12 +1,11 @@
 """Plotly figures of a run."""
 
-from pathlib import Path
 from typing import Any
 
 import plotly.graph_objects as go
 
 from evomerge.evaluation import Estimate, TaskScore
-from evomerge.search import RunResult, TrialRecord
+from evomerge.search import RunResult, TrialRecord, short_names, trial_name
 from evomerge.space import Space
 
 __all__ = ["holdout_figure", "parameter_figure", "search_figure"]
@@ -73,7 +72,7 @@ def search_figure(result: RunResult) -> Any:
             x=ends,
             y=[value, value],
             mode="lines",
-            name=_name(record),
+            name=trial_name(record),
             line={"color": _COLORS[record.kind], "dash": "dot"},
         )
     figure.update_layout(
@@ -94,14 +93,14 @@ def holdout_figure(result: RunResult) -> Any:
         }
         winner = record is result.winner
         figure.add_bar(
-            x=list(scores),
+            x=["objective", *short_names(list(record.holdout.tasks))],
             y=[score.value for score in scores.values()],
             error_y={
                 "type": "data",
                 "array": [score.stderr for score in scores.values()],
                 "thickness": 1,
             },
-            name=f"winner ({record.label})" if winner else _name(record),
+            name=f"winner ({record.label})" if winner else trial_name(record),
             marker={
                 "color": _COLORS["winner" if winner else record.kind],
                 "line": {"width": 1, "color": "white"},
@@ -151,11 +150,6 @@ def parameter_figure(result: RunResult, space: Space) -> Any:
 
 def _is(record: TrialRecord, other: TrialRecord) -> bool:
     return record.number == other.number
-
-
-def _name(record: TrialRecord) -> str:
-    name = Path(record.label).name
-    return name if name == record.kind else f"{record.kind} {name}"
 
 
 def _hover(record: TrialRecord) -> str:

@@ -6,7 +6,14 @@ from pathlib import Path
 import yaml
 
 from evomerge.report.figures import holdout_figure, parameter_figure, search_figure
-from evomerge.search import RunResult, Summary, TrialRecord, write_atomically
+from evomerge.search import (
+    RunResult,
+    Summary,
+    TrialRecord,
+    short_names,
+    trial_name,
+    write_atomically,
+)
 from evomerge.space import Space
 from evomerge.version import __version__
 
@@ -17,7 +24,8 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; mar
        padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .sub { color: #666; margin-top: .2rem; }
-table { border-collapse: collapse; } td, th { padding: .25rem .8rem; text-align: right; }
+table { border-collapse: collapse; }
+td, th { padding: .25rem .8rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #bbb; font-weight: 600; }
 td:first-child, th:first-child { text-align: left; padding-left: 0; }
 tr.winner { font-weight: 700; } .verdict { font-size: 1.1rem; }
@@ -78,15 +86,15 @@ def _verdict(result: RunResult) -> str:
 
 def _table(result: RunResult) -> str:
     tasks = list(result.winner.holdout.tasks) if result.winner.holdout else []
-    head = "".join(f"<th>{_text(name)}</th>" for name in ("held-out", "objective", *tasks))
-    rows = [f"<tr>{head}<th>search</th><th>winner is better by</th><th>p</th></tr>"]
+    names = ("held-out items", "objective", *short_names(tasks))
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    rows = [f"<tr>{head}<th>search items</th><th>winner is better by</th><th>p</th></tr>"]
     versus = {v.baseline.number: v.comparison for v in result.comparisons}
     records = [result.winner]
     records += [r for r in result.baselines if r.number != result.winner.number]
     for record in records:
         first = record is result.winner
-        name = f"winner: {record.label}" if first else f"{record.kind} {record.label}"
-        cells = [name if first or record.kind != record.label else record.label]
+        cells = [f"winner ({record.label})" if first else trial_name(record)]
         cells += _cells(record.holdout, tasks)
         cells.append(_value(record.search))
         compared = versus.get(record.number)

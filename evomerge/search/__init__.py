@@ -5,6 +5,7 @@ from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.evaluate import evaluate_recipe
 from evomerge.search.inspection import Inspection, ModelRow, inspect_file
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
+from evomerge.search.names import short_names, trial_name
 from evomerge.search.records import Summary, TrialRecord, summarize
 from evomerge.search.result import RunResult, VersusBaseline
 from evomerge.search.run import OpenRun, open_run, run, worker_spec
@@ -32,7 +33,9 @@ __all__ = [
     "open_storage",
     "parent_recipe",
     "run",
+    "short_names",
     "summarize",
+    "trial_name",
     "worker_spec",
     "write_atomically",
 ]

@@ -1,5 +1,6 @@
 """What a run tells whoever watches it."""
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from evomerge.search.records import TrialRecord
@@ -18,8 +19,8 @@ class Monitor(Protocol):
         """Workers are about to read their models."""
         ...
 
-    def ready(self, info: PoolInfo) -> None:
-        """Workers are ready."""
+    def ready(self, info: PoolInfo, records: Sequence[TrialRecord]) -> None:
+        """Workers are ready; ``records`` are the trials that the study holds already."""
         ...
 
     def stage(self, name: Stage, *, total: int, done: int) -> None:
@@ -41,7 +42,7 @@ class SilentMonitor:
     def loading(self) -> None:
         """Do nothing."""
 
-    def ready(self, info: PoolInfo) -> None:
+    def ready(self, info: PoolInfo, records: Sequence[TrialRecord]) -> None:
         """Do nothing."""
 
     def stage(self, name: Stage, *, total: int, done: int) -> None:

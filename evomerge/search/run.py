@@ -132,7 +132,7 @@ def _search(
     started: float,
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
-    monitor.ready(pool.info)
+    monitor.ready(pool.info, tuple(study.records.values()))
     session = _open_session(study, pool)
     driver = Driver(space, study, directory, pool, monitor, session=session, started=started)
     driver.score_baselines()

@@ -23,10 +23,10 @@ def record(number, value, kind="proposed", **changes):
     return TrialRecord(number, kind, label, state, {}, search=summary, **changes)
 
 
-def play(display):
+def play(display, earlier=()):
     with display:
         display.loading()
-        display.ready(INFO)
+        display.ready(INFO, earlier)
         display.stage("baselines", total=1, done=0)
         display.finished(record(0, 0.61, kind="parent"), "baselines")
         display.stage("search", total=40, done=0)
@@ -62,6 +62,13 @@ def test_a_pipe_gets_a_line_for_each_result(capsys):
     assert last.startswith("[  3/40] trial 3: 0.650 ± 0.014  (add 0.650  sort 0.650)")
     assert "best 0.700 (trial 1), best parent 0.610" in last
     assert "\x1b" not in "".join(lines)
+
+
+def test_a_continued_run_knows_its_best(capsys):
+    display = make_display("math_code", Path("runs/math_code"), 3)
+    play(display, earlier=[record(12, 0.9), record(11, 0.62, kind="parent")])
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert "best 0.900 (trial 12), best parent 0.620" in last
 
 
 def test_time_left_counts_items_of_all_that_is_to_come():

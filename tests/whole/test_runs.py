@@ -124,6 +124,17 @@ def test_another_space_or_seed_in_the_same_directory_is_refused(tmp_path):
     assert "another version of this space" in other.stderr
 
 
+def test_any_optuna_storage(tmp_path):
+    import optuna
+
+    space = small_space(tmp_path / "space.yml", search={"trials": 6})
+    url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
+    succeed("run", space, "--out", tmp_path / "run", "--storage", url)
+    assert not (tmp_path / "run" / "study.db").exists()
+    assert len(optuna.load_study(study_name="space", storage=url).trials) == 6
+    succeed("export", tmp_path / "run", tmp_path / "merged")
+
+
 def ray_worker_pids(parent):
     """Return the actor processes below a process."""
     import psutil
