@@ -95,10 +95,10 @@ def test_exported_tensors_and_scores_are_those_of_the_trial(tmp_path, method):
 
 
 def test_export_writes_recipe_card_and_tokenizer(tmp_path):
-    space = small_space(tmp_path / "space.yml", search={"trials": 6})
+    space = small_space(tmp_path / "space.yml", search={"trials": 8})
     run = tmp_path / "run"
     succeed("run", space, "--out", run)
-    succeed("export", run, tmp_path / "other", "--trial", 5)
+    succeed("export", run, tmp_path / "other", "--trial", 7)
     names = {path.name for path in (tmp_path / "other").iterdir()}
     wanted = {
         "recipe.yml",
@@ -110,7 +110,7 @@ def test_export_writes_recipe_card_and_tokenizer(tmp_path):
     }
     assert wanted <= names
     card = (tmp_path / "other" / "README.md").read_text()
-    assert "| **this model** (trial 5) |" in card
+    assert "| **this model** (trial 7) |" in card
     assert "merge_method: task_arithmetic" in card
     again = succeed("merge", tmp_path / "other" / "recipe.yml", tmp_path / "again", "--seed", 0)
     assert "wrote" in again.stdout
@@ -119,4 +119,4 @@ def test_export_writes_recipe_card_and_tokenizer(tmp_path):
     done = succeed("eval", tmp_path / "again", "--space", space, "--items", "search", "--json")
     from evomerge.search import open_run
 
-    assert json.loads(done.stdout)["objective"]["value"] == open_run(run).trial(5).value
+    assert json.loads(done.stdout)["objective"]["value"] == open_run(run).trial(7).value

@@ -6,8 +6,6 @@ import subprocess
 import sys
 import time
 
-import pytest
-
 from evomerge.evaluation import ItemScores
 from evomerge.search import open_run
 from tests.conftest import ENVIRONMENT, ROOT, read_result, small_space, succeed
@@ -54,10 +52,8 @@ def wait_for_trials(run, count, process, seconds=120):
     raise TimeoutError(f"no {count} trials within {seconds} s")
 
 
-@pytest.mark.parametrize("optimizer", ["cma", "tpe"])
-def test_the_seed_decides_everything(tmp_path, optimizer):
-    search = {"optimizer": optimizer, "trials": 10}
-    space = small_space(tmp_path / "space.yml", search=search)
+def test_the_seed_decides_everything(tmp_path):
+    space = small_space(tmp_path / "space.yml", search={"trials": 10})
     succeed("run", space, "--out", tmp_path / "one", PYTHONHASHSEED="1")
     succeed("run", space, "--out", tmp_path / "two", PYTHONHASHSEED="2")
     succeed("run", space, "--out", tmp_path / "three", "--seed", 1)
@@ -76,8 +72,7 @@ def test_kill_9_loses_nothing(tmp_path):
         process = start("run", space, "--out", run)
         wait_for_trials(run, count, process)
         process.send_signal(signal.SIGKILL)
-        process.wait()
-    process.stdout.close()
+        process.communicate()
     done = [r for r in open_run(run).study.records.values() if r.state == "complete"]
     assert len(done) >= 9
     items = {path.name: path.stat().st_mtime_ns for path in (run / "items").glob("*.search.*")}
@@ -170,7 +165,7 @@ def test_two_ray_workers_one_of_them_killed(tmp_path):
 
 
 def test_ordered_ray_workers_repeat(tmp_path):
-    space = small_space(tmp_path / "space.yml", search={"trials": 14, "ordered": True})
+    space = small_space(tmp_path / "space.yml", search={"trials": 11, "ordered": True})
     for name in ("one", "two"):
         succeed("run", space, "--out", tmp_path / name, "--workers", 2)
     points = [[(t[0], t[4]) for t in trials(tmp_path / name)] for name in ("one", "two")]
@@ -201,7 +196,7 @@ def test_a_candidate_that_gives_nan_is_a_failed_trial(tmp_path):
     assert failed
     for record in failed:
         assert record.point["add.weight"] == 1.0e39
-        assert "not finite" in record.reason
+        assert "bfloat16 cannot hold" in record.reason
     assert len(records) == 14
     assert "failed:" in done.stdout
     result = read_result(tmp_path / "run")
