@@ -1,6 +1,7 @@
 """Tables that commands print at their end."""
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from evomerge.search import (
@@ -44,7 +45,7 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
             style="bold" if record is winner else "",
         )
     console.print(table)
-    console.print(_verdict(result), highlight=False)
+    console.print(escape(_verdict(result)), highlight=False)
     failed = sum(record.state == "failed" for record in result.trials)
     console.print(
         f"{len(result.trials)} trials ({failed} failed), {result.item_evaluations:,} item "
@@ -56,7 +57,7 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         ("result", directory.result),
         ("report", directory.report),
     ):
-        console.print(f"{name}: {path}", highlight=False, soft_wrap=True)
+        console.print(f"{name}: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _verdict(result: RunResult) -> str:
@@ -97,7 +98,7 @@ def print_summary(title: str, summary: Summary) -> None:
 def print_inspection(inspection: Inspection) -> None:
     """Print what ``evomerge check`` found."""
     console = Console()
-    console.print(f"[bold]{inspection.kind}[/] {inspection.name}", highlight=False)
+    console.print(f"[bold]{inspection.kind}[/] {escape(inspection.name)}", highlight=False)
     if inspection.dimensions:
         table = Table(
             box=None,
@@ -108,7 +109,7 @@ def print_inspection(inspection: Inspection) -> None:
         for heading in ("name", "kind", "searched"):
             table.add_column(heading)
         for dimension in inspection.dimensions:
-            table.add_row(*dimension)
+            table.add_row(*(escape(cell) for cell in dimension))
         console.print(table)
     table = Table(
         box=None, pad_edge=False, title=f"{len(inspection.models)} models", title_justify="left"
@@ -127,11 +128,11 @@ def print_inspection(inspection: Inspection) -> None:
         )
     console.print(table)
     for line in inspection.facts:
-        console.print(line, highlight=False)
+        console.print(escape(line), highlight=False)
     for line in inspection.notes:
-        console.print(f"[yellow]note:[/] {line}", highlight=False)
+        console.print(f"[yellow]note:[/] {escape(line)}", highlight=False)
     for line in inspection.problems:
-        console.print(f"[red]wrong:[/] {line}", highlight=False)
+        console.print(f"[red]wrong:[/] {escape(line)}", highlight=False)
     if not inspection.problems:
         console.print(
             "[green]nothing is wrong[/]"

@@ -53,7 +53,7 @@ def open_storage(url: str) -> BaseStorage:
         return RDBStorage(url)
     except Exception as error:
         # SQLAlchemy, its drivers and Optuna raise errors of a dozen unrelated classes here.
-        first = str(error).strip().splitlines()[0]
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudyError(
             f"--storage {_without_password(url)}: cannot be opened: {first}; give a SQLAlchemy URL "
             "such as sqlite:///runs/study.db or postgresql://user@host/name"
