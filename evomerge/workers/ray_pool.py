@@ -151,7 +151,9 @@ class RayPool:
             if address is not None:
                 self._ray.init(address=address, **quiet)
             else:
+                # "local": without an address Ray would join a cluster that somebody else started.
                 self._ray.init(
+                    address="local",
                     num_cpus=max(workers, os.cpu_count() or 1),
                     include_dashboard=False,
                     # Only scores travel through the object store.
