@@ -2,7 +2,11 @@
 
 import logging
 import os
+import socket
+import subprocess
+import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -19,10 +23,14 @@ _log = logging.getLogger(__name__)
 class _Actor:
     """The actor's class: a worker whose start gives a message in the place of a traceback."""
 
-    def __init__(self, spec: WorkerSpec, cores: int) -> None:
+    def __init__(self, spec: WorkerSpec, cores: int, directory: str) -> None:
         import dataclasses
 
         import torch
+
+        # Relative paths mean what they mean to the driver, on every node that has its folder.
+        if Path(directory).is_dir():
+            os.chdir(directory)
 
         # Ray sets OMP_NUM_THREADS to the actor's share; torch has read it when it was imported.
         torch.set_num_threads(max(cores, 1))
@@ -63,6 +71,9 @@ class RayPool:
         started = time.perf_counter()
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if address is not None:
+            _check_reachable(address)
+            _use_token(address)
         import ray
 
         self._ray = ray
@@ -147,24 +158,24 @@ class RayPool:
 
     def _connect(self, address: str | None, workers: int) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-        try:
-            if address is not None:
+        if address is None:
+            # "local": without an address Ray would join a cluster that somebody else started.
+            self._ray.init(
+                address="local",
+                num_cpus=max(workers, os.cpu_count() or 1),
+                include_dashboard=False,
+                # Only scores travel through the object store.
+                object_store_memory=100 * 2**20,
+                **quiet,
+            )
+        else:
+            try:
                 self._ray.init(address=address, **quiet)
-            else:
-                # "local": without an address Ray would join a cluster that somebody else started.
-                self._ray.init(
-                    address="local",
-                    num_cpus=max(workers, os.cpu_count() or 1),
-                    include_dashboard=False,
-                    # Only scores travel through the object store.
-                    object_store_memory=100 * 2**20,
-                    **quiet,
-                )
-        except (ConnectionError, ValueError) as error:
-            raise PrerequisiteError(
-                f"--ray-address {address}: no Ray cluster answers there ({error}); start one with "
-                "'ray start --head', or leave the option out to use this machine"
-            ) from error
+            except (ConnectionError, ValueError, RuntimeError) as error:
+                raise PrerequisiteError(
+                    f"--ray-address {address}: Ray could not join the cluster ({error}); the "
+                    "cluster's versions of Python and Ray must be installed here"
+                ) from error
         gpus = self._ray.cluster_resources().get("GPU", 0.0)
         if workers * self._gpus > gpus:
             self.close()
@@ -175,7 +186,11 @@ class RayPool:
 
     def _spawn(self) -> Any:
         options = {"num_cpus": 1, "num_gpus": self._gpus, "max_restarts": 0}
-        return self._ray.remote(_Actor).options(**options).remote(self._spec, self._cores)
+        return (
+            self._ray.remote(_Actor)
+            .options(**options)
+            .remote(self._spec, self._cores, str(Path.cwd()))
+        )
 
     def _started(self, reference: Any) -> WorkerInfo:
         try:
@@ -196,3 +211,52 @@ class RayPool:
     def _start(self, assignment: Assignment, attempt: int) -> None:
         actor = self._idle.pop(0)
         self._busy[actor.evaluate.remote(assignment)] = (actor, assignment, attempt)
+
+
+def _check_reachable(address: str) -> None:
+    """Raise at once where nothing listens: Ray itself tries for many minutes."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if address == "auto":
+        return
+    if not host or not port.isdigit():
+        raise PrerequisiteError(
+            f"--ray-address {address}: want host:port of the head node (the port of 'ray start "
+            "--head --port=6379'), or 'auto' for the cluster that this machine is part of"
+        )
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except OSError as error:
+        raise PrerequisiteError(
+            f"--ray-address {address}: nothing answers there ({error}); start a cluster with "
+            f"'ray start --head --port={port}', or leave the option out to use this machine"
+        ) from error
+
+
+def _use_token(address: str) -> None:
+    """Present this user's token to a cluster that wants one, and only to such.
+
+    `ray start` turns token authentication on by itself, a driver does not (Ray 2.60,
+    https://docs.ray.io/en/latest/ray-security/token-auth.html); with a token that the cluster does
+    not want, no actor starts. Ray asks for minutes before it gives up, so `ray status` asks first.
+    """
+    if not _is_refused(address):
+        return
+    if "RAY_AUTH_MODE" not in os.environ:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        if not _is_refused(address):
+            return
+    raise PrerequisiteError(
+        f"--ray-address {address}: the cluster wants its token; copy ~/.ray/auth_token from its "
+        "head node to this machine, or set RAY_AUTH_TOKEN to its text"
+    )
+
+
+def _is_refused(address: str) -> bool:
+    command = [sys.executable, "-m", "ray.scripts.scripts", "status", "--address", address]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own interpreter, the user's own address
+            command, capture_output=True, text=True, timeout=60, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode != 0 and "AuthenticationError" in done.stderr + done.stdout

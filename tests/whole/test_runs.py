@@ -1,14 +1,20 @@
 """Runs as a user runs them: seeds, kill -9, Ray, failures."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
+
+import pytest
 
 from evomerge.evaluation import ItemScores
 from evomerge.search import open_run
-from tests.conftest import ENVIRONMENT, ROOT, read_result, small_space, succeed
+from tests.conftest import ENVIRONMENT, ROOT, evomerge, read_result, small_space, succeed
 
 
 def trials(run):
@@ -162,6 +168,70 @@ def test_two_ray_workers_one_of_them_killed(tmp_path):
         path = run / "items" / f"{record.number:05d}.search.parquet"
         assert ItemScores.from_parquet(path).num_items == 80
     assert read_result(run)["trials"] == {"complete": 24, "failed": 0, "pruned": 0}
+
+
+@contextlib.contextmanager
+def ray_cluster(folder, **environment):
+    """A cluster of its own, started as a user starts one, from another working directory."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # Ray's sockets lie below its folder, and their paths may not be long.
+    with tempfile.TemporaryDirectory(prefix="ray") as short:
+        command = [str(Path(sys.executable).parent / "ray"), "start", "--head", "--block"]
+        command += [f"--port={port}", "--include-dashboard=false", "--num-cpus=2"]
+        command += ["--object-store-memory=100000000", f"--temp-dir={short}"]
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env={**ENVIRONMENT, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            for line in process.stdout:
+                if "Ray runtime started" in line:
+                    break
+            else:
+                raise AssertionError("the cluster did not start")
+            yield f"127.0.0.1:{port}"
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+
+
+@pytest.mark.parametrize("authentication", ["token", "disabled"])
+def test_a_running_ray_cluster(tmp_path, authentication):
+    token = tmp_path / "token"
+    token.write_text("0123456789abcdef" * 4)
+    # As by default: 'ray start' uses the token that lies there, and nothing tells the driver.
+    cluster = {"RAY_AUTH_TOKEN_PATH": str(token)}
+    if authentication == "disabled":
+        cluster["RAY_AUTH_MODE"] = "disabled"
+    space = small_space(tmp_path / "space.yml", search={"trials": 7})
+    with ray_cluster(tmp_path, **cluster) as address:
+        arguments = ("run", space, "--out", tmp_path / "run", "--ray-address", address)
+        succeed(*arguments, "--workers", 2, RAY_AUTH_TOKEN_PATH=str(token))
+        records = open_run(tmp_path / "run").study.records.values()
+        assert [record.state for record in records] == ["complete"] * 7
+        if authentication == "token":
+            other = tmp_path / "other"
+            other.write_text("fedcba9876543210" * 4)
+            again = ("run", space, "--out", tmp_path / "two", "--ray-address", address)
+            refused = evomerge(*again, RAY_AUTH_TOKEN_PATH=str(other))
+            assert refused.returncode == 2
+            assert "the cluster wants its token" in " ".join(refused.stderr.split())
+            assert not (tmp_path / "two").exists()
+
+
+def test_a_ray_address_where_nothing_is(tmp_path):
+    space = small_space(tmp_path / "space.yml")
+    for address, message in [("127.0.0.1:1", "nothing answers there"), ("here", "want host:port")]:
+        refused = evomerge("run", space, "--out", tmp_path / "run", "--ray-address", address)
+        assert refused.returncode == 2
+        assert message in " ".join(refused.stderr.split())
+        assert "Traceback" not in refused.stderr
 
 
 def test_ordered_ray_workers_repeat(tmp_path):
