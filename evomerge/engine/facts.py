@@ -10,14 +10,16 @@ from typing import Any
 
 import torch
 
-from evomerge.engine.magnitudes import SMALL, BinnedMagnitudes, SortedMagnitudes
+from evomerge.engine.magnitudes import SMALL, BinnedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.workspace import BLOCK, Workspace
-from evomerge.methods.draws import Draws, drop
-from evomerge.methods.interface import Threshold
+from evomerge.methods.draws import Draws
+from evomerge.methods.fields import TaskVector
+from evomerge.methods.interface import Field, Groups, Threshold
 
 __all__ = ["FactStore", "TensorFacts"]
 
 _ROW = 4096
+_SOFTMAX_FLOOR = 1e-8
 
 
 class FactStore:
@@ -53,8 +55,10 @@ class TensorFacts:
         store: FactStore,
         tensors: Sequence[torch.Tensor],
         keys: Sequence[Hashable],
+        *,
         workspace: Workspace,
         draw: Callable[[int], int],
+        shape: tuple[int, ...],
     ) -> None:
         """Describe the inputs.
 
@@ -64,36 +68,77 @@ class TensorFacts:
             keys: What identifies each input's content.
             workspace: Scratch memory on the inputs' device.
             draw: Gives the key of the random numbers of an input.
+            shape: Sizes of the tensor.
         """
         self._store = store
         self._tensors = tensors
         self._keys = keys
         self._workspace = workspace
         self._draw = draw
+        self._shape = shape
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the tensor."""
+        return self._shape
 
     @property
     def numel(self) -> int:
         """Number of elements of the tensor."""
         return self._tensors[0].numel()
 
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor where the inputs are."""
+        return tensor.to(self._workspace.device)
+
     def finite(self, i: int) -> bool:
         """Return whether input i has numbers only, neither NaN nor infinite."""
         return bool(self._store.get(("finite", self._keys[i]), lambda: self._finite(i)))
 
-    def dot(self, i: int, j: int) -> float:
-        """Return the inner product of inputs i and j."""
-        key = ("dot", self._keys[i], self._keys[j])
-        return float(self._store.get(key, lambda: self._dot(i, j)))
+    def dot(self, i: int, j: int, *, deltas: bool = False) -> float:
+        """Return the inner product of inputs i and j, or of their task vectors."""
+        i, j = min(i, j), max(i, j)
+        key = ("dot", self._keys[i], self._keys[j], self._keys[0] if deltas else None)
+        return float(self._store.get(key, lambda: self._dot(i, j, deltas=deltas)))
 
-    def threshold(self, i: int, kept: int) -> Threshold:
-        """Return what separates the `kept` largest magnitudes of task vector i."""
+    def dots(self, i: int, j: int, groups: Groups, *, deltas: bool = False) -> torch.Tensor:
+        """Return the inner products of each group."""
+        i, j = min(i, j), max(i, j)
+        key = ("dots", groups, self._keys[i], self._keys[j], self._keys[0] if deltas else None)
+        found: torch.Tensor = self._store.get(
+            key, lambda: self._dots(i, j, groups, deltas=deltas).cpu()
+        )
+        return found
+
+    def threshold(self, field: Field, kept: int) -> Threshold:
+        """Return what separates the `kept` largest magnitudes of a field."""
         kind = SortedMagnitudes if self.numel <= SMALL else BinnedMagnitudes
-        base, source, space = self._tensors[0], self._tensors[i], self._workspace
+        tensors, space = self._tensors, self._workspace
         magnitudes = self._store.get(
-            ("magnitudes", self._keys[0], self._keys[i]),
-            lambda: kind(lambda: _deltas(base, source, space)),
+            ("magnitudes", *self._identity(field)),
+            lambda: kind(lambda: _blocks(field, tensors, space)),
         )
         found: Threshold = magnitudes.threshold(kept)
+        return found
+
+    def total(self, field: Field) -> float:
+        """Return the sum of a field's magnitudes."""
+        if field.identity() is None:
+            return self._total(field)
+        return float(self._store.get(("total", *self._identity(field)), lambda: self._total(field)))
+
+    def ranks(self, i: int) -> torch.Tensor:
+        """Return each element's place in its row by magnitude of task vector i."""
+        field = TaskVector(i)
+        found: torch.Tensor = self._store.get(
+            ("ranks", *self._identity(field)), lambda: self._ranks(field)
+        )
+        return found
+
+    def divergence(self, i: int, j: int) -> torch.Tensor:
+        """Return the divergence between the softmax distributions of each row."""
+        key = ("divergence", self._keys[i], self._keys[j])
+        found: torch.Tensor = self._store.get(key, lambda: self._divergence(i, j))
         return found
 
     def draws(self, i: int) -> Draws:
@@ -110,52 +155,86 @@ class TensorFacts:
         out, scratch = torch.empty_like(iota), torch.empty_like(iota)
         return Draws(key, Draws(key).block(0, iota, out, scratch))
 
-    def l1(self, i: int) -> float:
-        """Return the L1 norm of task vector i."""
-        key = ("l1", self._keys[0], self._keys[i])
-        return float(self._store.get(key, lambda: self._l1(i, None)))
-
-    def kept_l1(self, i: int, density: float) -> float:
-        """Return the L1 norm of what random dropping keeps of task vector i."""
-        return self._l1(i, density)
-
     def _finite(self, i: int) -> bool:
         tensor = self._tensors[i]
         if tensor.element_size() == 1:
             tensor = tensor.float()  # no arithmetic on float8
         return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
-    def _dot(self, i: int, j: int) -> float:
+    def _identity(self, field: Field) -> tuple[Hashable, ...]:
+        return (field.identity(), *(self._keys[i] for i in field.inputs))
+
+    def _double(self, i: int, start: int, stop: int, *, delta: bool) -> torch.Tensor:
+        part = self._tensors[i][start:stop]
+        if delta:
+            # As the kernels see it: the difference is rounded to float32.
+            part = part.float() - self._tensors[0][start:stop].float()
+        return part.double()
+
+    def _dot(self, i: int, j: int, *, deltas: bool) -> float:
         sums: list[float] = []
         for start in range(0, self.numel, BLOCK):
-            a = self._tensors[i][start : start + BLOCK].double()
-            b = a if i == j else self._tensors[j][start : start + BLOCK].double()
+            a = self._double(i, start, start + BLOCK, delta=deltas)
+            b = a if i == j else self._double(j, start, start + BLOCK, delta=deltas)
             sums.extend(_row_sums(a * b))
         return _total(sums)
 
-    def _l1(self, i: int, density: float | None) -> float:
+    def _dots(self, i: int, j: int, groups: Groups, *, deltas: bool) -> torch.Tensor:
+        size, device = groups.size, self._workspace.device
+        lines = self.numel // size
+        if groups.kind == "rows":
+            result = torch.empty(lines, dtype=torch.float64, device=device)
+        else:
+            result = torch.zeros(size, dtype=torch.float64, device=device)
+        step = max(1, BLOCK // size)
+        for line in range(0, lines, step):
+            start, stop = line * size, min(line + step, lines) * size
+            a = self._double(i, start, stop, delta=deltas)
+            b = a if i == j else self._double(j, start, stop, delta=deltas)
+            products = (a * b).view(-1, size)
+            if groups.kind == "rows":
+                result[line : line + step] = products.sum(1)
+            else:
+                result += products.sum(0)
+        return result
+
+    def _total(self, field: Field) -> float:
         space = self._workspace
         # Whole rows in every block, so that the sums do not depend on the size of a block.
         if space.block % _ROW:
             space = Workspace(space.device, _ROW)
-        draws = None if density is None else self.draws(i)
         sums: list[float] = []
-        for start, delta in _deltas(self._tensors[0], self._tensors[i], space):
-            if draws is not None and density is not None:
-                scratch = space.integers(1)
-                numbers = draws.block(start, space.iota(), space.integers(0), scratch)
-                drop(delta, density, numbers, scratch)
-            sums.extend(_row_sums(delta.abs_()))
+        for _, values in _blocks(field, self._tensors, space):
+            sums.extend(_row_sums(values.abs_()))
         return _total(sums)
 
+    def _ranks(self, field: Field) -> torch.Tensor:
+        values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)
+        for start, block in _blocks(field, self._tensors, self._workspace):
+            values[start : start + block.numel()] = block
+        row = self._shape[-1] if self._shape else 1
+        return row_ranks(values.abs_(), max(row, 1))
 
-def _deltas(
-    base: torch.Tensor, source: torch.Tensor, space: Workspace
+    def _divergence(self, i: int, j: int) -> torch.Tensor:
+        row = max(self._shape[-1] if self._shape else 1, 1)
+        x, y = (self._tensors[k].reshape(-1, row) for k in (i, j))
+        parts = [torch.zeros(0, device=self._workspace.device)]
+        for start in range(0, x.shape[0], max(1, BLOCK // row)):
+            stop = start + max(1, BLOCK // row)
+            p = torch.softmax(x[start:stop].double(), -1) + _SOFTMAX_FLOOR
+            q = torch.softmax(y[start:stop].double(), -1) + _SOFTMAX_FLOOR
+            parts.append((p * (p / q).log()).sum(-1).float())
+        return torch.cat(parts)
+
+
+def _blocks(
+    field: Field, tensors: Sequence[torch.Tensor], space: Workspace
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the blocks of a task vector, in the workspace's third scratch."""
-    for start in range(0, base.numel(), space.block):
-        space.enter((base, source), start, min(start + space.block, base.numel()))
-        yield start, torch.sub(space.load(1), space.load(0), out=space.scratch(2))
+    """Yield the blocks of a field."""
+    numel = tensors[0].numel()
+    for start in range(0, numel, space.block):
+        space.enter(tensors, start, min(start + space.block, numel))
+        yield start, field(space)
     space.leave()
 
 

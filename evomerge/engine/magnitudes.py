@@ -13,7 +13,7 @@ import torch
 
 from evomerge.methods.interface import Threshold
 
-__all__ = ["SMALL", "BinnedMagnitudes", "Deltas", "SortedMagnitudes"]
+__all__ = ["SMALL", "BinnedMagnitudes", "Deltas", "SortedMagnitudes", "row_ranks"]
 
 SMALL = 1 << 16
 """Up to this many elements a tensor's magnitudes are kept sorted."""
@@ -84,3 +84,26 @@ def _patterns(delta: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int32]]:
 
 def _magnitude(pattern: Any) -> float:
     return float(np.int32(pattern).view(np.float32))
+
+
+def row_ranks(values: torch.Tensor, row: int) -> torch.Tensor:
+    """Return each element's place in its row, 0 the smallest, the earlier first among equals.
+
+    Args:
+        values: Numbers that are not negative, float32 of shape (n,).
+        row: Elements in a row.
+
+    Returns:
+        int16 where a row's places fit, else int32, of shape (n,).
+    """
+    dtype = torch.int16 if row <= 1 << 15 else torch.int32
+    result = torch.empty(values.numel(), dtype=dtype, device=values.device)
+    if not values.numel():
+        return result
+    lines, goal = values.view(-1, row), result.view(-1, row)
+    places = torch.arange(row, dtype=dtype, device=values.device)
+    step = max(1, (1 << 22) // row)
+    for start in range(0, lines.shape[0], step):
+        order = lines[start : start + step].argsort(dim=1, stable=True)
+        goal[start : start + step].scatter_(1, order, places.expand(order.shape))
+    return result

@@ -59,13 +59,16 @@ def merge_tensor(
         out.copy_(inputs[0])
         return []
     flat = [source.reshape(-1) for source in inputs]
-    keys: list[Hashable] = [(model, name, plan.compute_dtype) for model, name in tensor.inputs]
+    keys: list[Hashable] = [
+        (*tensor.content(i), plan.compute_dtype) for i in range(len(tensor.inputs))
+    ]
     facts = TensorFacts(
         store,
         flat,
         keys,
-        workspace,
-        lambda i: draw_key(seed, tensor.name, fingerprint(tensor.inputs[i][0])),
+        workspace=workspace,
+        draw=lambda i: draw_key(seed, tensor.name, fingerprint(tensor.inputs[i][0])),
+        shape=tensor.shape,
     )
     for i, (model, name) in enumerate(tensor.inputs):
         if not facts.finite(i):

@@ -6,15 +6,25 @@ elements after the other. All arithmetic is float32 and elementwise, one roundin
 the bits do not depend on how a tensor is cut into blocks.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 
 from evomerge.methods.draws import Draws
 
-__all__ = ["Block", "Facts", "Kernel", "MergeMethod", "Settings", "Threshold"]
+__all__ = [
+    "Block",
+    "Facts",
+    "Field",
+    "Groups",
+    "Kernel",
+    "MergeMethod",
+    "Settings",
+    "Threshold",
+    "Value",
+]
 
 Value = float | int | bool | str
 
@@ -27,10 +37,12 @@ class Settings:
         shared: Values that hold for all inputs.
         own: Values of each input, in the order of the inputs; the base of task vectors, input 0,
             has none and no entry.
+        has_base: Whether input 0 is the base of task vectors.
     """
 
     shared: Mapping[str, Value]
     own: tuple[Mapping[str, Value], ...]
+    has_base: bool = False
 
     def number(self, name: str) -> float:
         """Return a shared value as a float."""
@@ -47,44 +59,98 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """Which elements of a task vector are its k largest in magnitude.
+    """Which elements are the k largest.
 
     Attributes:
         magnitude: The k-th largest magnitude.
         last_index: Of the elements that have exactly this magnitude, those up to this flat index
-            are kept; None keeps all of them.
+            are in; None for all of them.
     """
 
     magnitude: float
     last_index: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """A division of a tensor's elements: rows, columns, or the filters of a convolution.
+
+    Attributes:
+        kind: `rows` are `size` neighbours each; `columns` are elements `size` apart.
+        size: Elements in a row, or number of columns.
+    """
+
+    kind: Literal["rows", "columns"]
+    size: int
+
+
+class Field(Protocol):
+    """A number for each element, computed from the inputs: a task vector, a variance.
+
+    A field must be hashable: facts about it are kept under it.
+    """
+
+    @property
+    def inputs(self) -> tuple[int, ...]:
+        """The inputs that it depends on."""
+        ...
+
+    def identity(self) -> Hashable:
+        """Return what distinguishes it from other fields of the same inputs."""
+        ...
+
+    def __call__(self, block: "Block") -> torch.Tensor:
+        """Return a block of it, float32 of shape (n,), in scratch that the caller may change."""
+        ...
+
+
 class Facts(Protocol):
     """Static facts about the whole input tensors; the task vector of i is input i minus input 0."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the tensor."""
+        ...
 
     @property
     def numel(self) -> int:
         """Number of elements of the tensor."""
         ...
 
-    def dot(self, i: int, j: int) -> float:
-        """Return the inner product of inputs i and j, summed in float64."""
+    def dot(self, i: int, j: int, *, deltas: bool = False) -> float:
+        """Return the inner product of two inputs, or of their task vectors, summed in float64."""
         ...
 
-    def threshold(self, i: int, kept: int) -> Threshold:
-        """Return what separates the `kept` largest magnitudes of task vector i."""
+    def dots(self, i: int, j: int, groups: Groups, *, deltas: bool = False) -> torch.Tensor:
+        """Return the inner products of each group, float64 of shape (groups,) on the CPU."""
+        ...
+
+    def threshold(self, field: Field, kept: int) -> Threshold:
+        """Return what separates the `kept` largest magnitudes of a field."""
+        ...
+
+    def total(self, field: Field) -> float:
+        """Return the sum of a field's magnitudes."""
+        ...
+
+    def ranks(self, i: int) -> torch.Tensor:
+        """Return each element's place in its row by magnitude of task vector i, 0 the smallest.
+
+        A row is the last dimension. Among equals the earlier element has the lower rank. An
+        integer tensor of shape (numel,).
+        """
+        ...
+
+    def divergence(self, i: int, j: int) -> torch.Tensor:
+        """Return `KL(softmax(x_i) || softmax(x_j))` of each row, float32 of shape (rows,)."""
         ...
 
     def draws(self, i: int) -> Draws:
         """Return the random numbers of input i."""
         ...
 
-    def l1(self, i: int) -> float:
-        """Return the L1 norm of task vector i."""
-        ...
-
-    def kept_l1(self, i: int, density: float) -> float:
-        """Return the L1 norm of those elements of task vector i that random dropping keeps."""
+    def on_device(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Return a tensor where the inputs are."""
         ...
 
 

@@ -56,9 +56,11 @@ class MethodSpec:
         parameters: Everything it reads from a recipe.
         base: Whether `base_model` must, may or cannot take part.
         base_is_source: True if the base is one of the models that are combined; False if the task
-            vectors are the differences to it.
-        min_models: Fewest inputs, the base included.
-        max_models: Most inputs, the base included, or None.
+            vectors are the differences to it. A base that is optional and no source turns
+            models into task vectors where it is given.
+        min_models: Fewest inputs; a base that is required is included, one that is optional and
+            no source is not.
+        max_models: Most inputs in the same way, or None.
         function: `module:name` of the function, loaded on first use.
         random: Whether the result depends on the seed.
     """
@@ -149,9 +151,41 @@ def _normalize(*, default: bool) -> ParameterSpec:
     )
 
 
+_GAMMA = ParameterSpec(
+    "gamma",
+    "share of the task vector's elements that is dropped at the top, those of largest magnitude",
+    per_model=True,
+    low=0.0,
+    high=1.0,
+    usual=0.01,
+    default=0.01,
+)
+_EPSILON = ParameterSpec(
+    "epsilon",
+    "half the range of the probabilities: density - epsilon for the smallest element of a row, "
+    "density + epsilon for the largest",
+    per_model=True,
+    low=0.0,
+    high=0.5,
+    usual=0.15,
+    default=0.15,
+)
+_CHANGE = ParameterSpec(
+    "epsilon",
+    "a difference to the base above this counts as a change",
+    low=0.0,
+    usual=1e-5,
+    default=1e-5,
+)
+
+
 _TASK_ARITHMETIC_PAPER = "Ilharco et al. 2023, Task Arithmetic, arXiv:2212.04089"
 _TIES_PAPER = "Yadav et al. 2023, TIES-Merging, arXiv:2306.01708"
 _DARE_PAPER = "Yu et al. 2024, Language Models are Super Mario, arXiv:2311.03099"
+_BREADCRUMBS_PAPER = "Davari and Belilovsky 2023, Model Breadcrumbs, arXiv:2312.06795"
+_DELLA_PAPER = "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617"
+_RAM_PAPER = "Behavior Knowledge Merge in Reinforced Agentic Models (2026), arXiv:2601.13572"
+_GUIDE = "mergekit, merge method guide"
 
 _ROWS = (
     MethodSpec(
@@ -196,7 +230,7 @@ _ROWS = (
     ),
     MethodSpec(
         name="ties",
-        summary="Trim task vectors to their largest elements, elect a sign, sum those that agree",
+        summary="Trim task vectors to their largest elements, elect a sign, sum",
         paper=_TIES_PAPER,
         parameters=(_TASK_WEIGHT, _TRIM_DENSITY, _normalize(default=True), _LAMBDA),
         base="required",
@@ -242,6 +276,267 @@ _ROWS = (
         max_models=None,
         function="evomerge.methods.task_vectors:dare_linear",
         random=True,
+    ),
+    MethodSpec(
+        name="breadcrumbs",
+        summary="Mask the smallest and the very largest elements of the task vectors, sum",
+        paper=_BREADCRUMBS_PAPER,
+        parameters=(
+            _TASK_WEIGHT,
+            _TRIM_DENSITY,
+            _GAMMA,
+            _normalize(default=False),
+            _LAMBDA,
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.task_vectors:breadcrumbs",
+    ),
+    MethodSpec(
+        name="breadcrumbs_ties",
+        summary="Mask the smallest and the very largest elements, elect a sign, sum",
+        paper=f"{_BREADCRUMBS_PAPER}; {_TIES_PAPER}",
+        parameters=(
+            _TASK_WEIGHT,
+            _TRIM_DENSITY,
+            _GAMMA,
+            _normalize(default=False),
+            _LAMBDA,
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.task_vectors:breadcrumbs_ties",
+    ),
+    MethodSpec(
+        name="della",
+        summary="Drop elements, small ones more often, rescale, elect a sign, sum",
+        paper=_DELLA_PAPER,
+        parameters=(
+            _TASK_WEIGHT,
+            _DROP_DENSITY,
+            _EPSILON,
+            _normalize(default=True),
+            _LAMBDA,
+            _RESCALE,
+            _RESCALE_NORM,
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.task_vectors:della",
+        random=True,
+    ),
+    MethodSpec(
+        name="della_linear",
+        summary="Drop elements at random, small ones more often, rescale, sum",
+        paper=_DELLA_PAPER,
+        parameters=(
+            _TASK_WEIGHT,
+            _DROP_DENSITY,
+            _EPSILON,
+            _normalize(default=False),
+            _LAMBDA,
+            _RESCALE,
+            _RESCALE_NORM,
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.task_vectors:della_linear",
+        random=True,
+    ),
+    MethodSpec(
+        name="sce",
+        summary="Weigh task vectors by their energy where they vary most, elect a sign, average",
+        paper="Wan et al. 2024, FuseChat, arXiv:2408.07990",
+        parameters=(
+            ParameterSpec(
+                "select_topk",
+                "share of the elements that vary which is kept, those that vary most",
+                low=0.0,
+                high=1.0,
+                usual=0.5,
+                default=1.0,
+            ),
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.sce:sce",
+    ),
+    MethodSpec(
+        name="model_stock",
+        summary="Go from the base towards the average, as far as the models' angles say",
+        paper="Jang et al. 2024, Model Stock, arXiv:2403.19522",
+        parameters=(
+            ParameterSpec(
+                "filter_wise",
+                "a distance for each row of a weight in the place of one for the tensor",
+                kind="bool",
+                usual=False,
+                default=False,
+            ),
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=3,
+        max_models=None,
+        function="evomerge.methods.model_stock:model_stock",
+    ),
+    MethodSpec(
+        name="nuslerp",
+        summary="Spherical interpolation by weights, of two models or of their task vectors",
+        paper=f"Shoemake 1985, doi:10.1145/325165.325242; {_GUIDE}",
+        parameters=(
+            _LINEAR_WEIGHT,
+            ParameterSpec(
+                "nuslerp_flatten",
+                "one vector for the whole tensor; false takes each row by itself",
+                kind="bool",
+                usual=True,
+                default=True,
+            ),
+            ParameterSpec(
+                "nuslerp_row_wise",
+                "with nuslerp_flatten false: vectors across the rows, each column by itself",
+                kind="bool",
+                usual=False,
+                default=False,
+            ),
+        ),
+        base="optional",
+        base_is_source=False,
+        min_models=2,
+        max_models=2,
+        function="evomerge.methods.slerp:nuslerp",
+    ),
+    MethodSpec(
+        name="multislerp",
+        summary="Weighted mean on the sphere, of models or of their task vectors",
+        paper=_GUIDE,
+        parameters=(
+            _LINEAR_WEIGHT,
+            ParameterSpec(
+                "normalize_weights",
+                "divide the weights by their sum",
+                kind="bool",
+                usual=True,
+                default=True,
+            ),
+            ParameterSpec(
+                "eps",
+                "a mean direction shorter than this is none",
+                low=0.0,
+                usual=1e-8,
+                default=1e-8,
+            ),
+        ),
+        base="optional",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.spherical:multislerp",
+    ),
+    MethodSpec(
+        name="karcher",
+        summary="Karcher mean on the sphere, all models alike",
+        paper="Karcher 1977, Riemannian center of mass, doi:10.1002/cpa.3160300502",
+        parameters=(
+            ParameterSpec(
+                "max_iter",
+                "steps at most",
+                kind="int",
+                low=0,
+                usual=10,
+                default=10,
+            ),
+            ParameterSpec(
+                "tol",
+                "angle in radians below which it has converged",
+                low=0.0,
+                usual=1e-5,
+                default=1e-5,
+            ),
+        ),
+        base="optional",
+        base_is_source=True,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.spherical:karcher",
+    ),
+    MethodSpec(
+        name="nearswap",
+        summary="Go from the base model to another by at most t in each element",
+        paper=_GUIDE,
+        parameters=(
+            ParameterSpec(
+                "t",
+                "largest step of an element",
+                low=0.0,
+                usual=0.001,
+                required=True,
+            ),
+        ),
+        base="required",
+        base_is_source=True,
+        min_models=2,
+        max_models=2,
+        function="evomerge.methods.nearswap:nearswap",
+    ),
+    MethodSpec(
+        name="arcee_fusion",
+        summary="Take from another model the elements whose change matters most",
+        paper=_GUIDE,
+        parameters=(),
+        base="required",
+        base_is_source=True,
+        min_models=2,
+        max_models=2,
+        function="evomerge.methods.arcee_fusion:arcee_fusion",
+    ),
+    MethodSpec(
+        name="ram",
+        summary="Average the changes that several models made, keep those that only one made",
+        paper=_RAM_PAPER,
+        parameters=(_CHANGE,),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.ram:ram",
+    ),
+    MethodSpec(
+        name="ramplus_tl",
+        summary="The same, with the changes that only one model made enlarged",
+        paper=_RAM_PAPER,
+        parameters=(
+            _CHANGE,
+            ParameterSpec(
+                "r",
+                "how much they are enlarged for each shared change that a model has per own one",
+                usual=0.1,
+                default=0.1,
+            ),
+            ParameterSpec(
+                "alpha",
+                "the number of shared changes per own one counts up to this",
+                low=0.0,
+                usual=0.2,
+                default=0.2,
+            ),
+        ),
+        base="required",
+        base_is_source=False,
+        min_models=2,
+        max_models=None,
+        function="evomerge.methods.ram:ramplus_tl",
     ),
     MethodSpec(
         name="passthrough",

@@ -8,26 +8,47 @@ With task vectors `d_i = x_i - base`:
 |---|---|---|
 | task_arithmetic | none | sum |
 | ties | keep the largest magnitudes | elected sign |
+| breadcrumbs | keep large magnitudes but the largest | sum |
+| breadcrumbs_ties | the same | elected sign |
 | dare_linear | drop at random, rescale | sum |
-| dare_ties | drop at random, rescale | elected sign |
+| dare_ties | the same | elected sign |
+| della_linear | drop small magnitudes more often, rescale | sum |
+| della | the same | elected sign |
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
-from evomerge.methods.draws import Draws, drop
-from evomerge.methods.interface import Block, Facts, Kernel, Settings, Threshold
+from evomerge.errors import RecipeError
+from evomerge.methods.draws import draw_bound
+from evomerge.methods.fields import Sparse, TaskVector
+from evomerge.methods.interface import Block, Facts, Kernel, Settings, Threshold, Value
+from evomerge.methods.sparsifiers import (
+    Clear,
+    Drop,
+    RankedDrop,
+    Selection,
+    Sparsifier,
+    trim,
+    window,
+)
 
-__all__ = ["TaskVectors", "dare_linear", "dare_ties", "task_arithmetic", "ties"]
+__all__ = [
+    "TaskVectors",
+    "breadcrumbs",
+    "breadcrumbs_ties",
+    "dare_linear",
+    "dare_ties",
+    "della",
+    "della_linear",
+    "task_arithmetic",
+    "ties",
+]
 
 _NO_WEIGHT = 1e-8
 _FIRST_TERM = 2  # scratch 0 and 1 belong to sparsifiers and to the election
-
-Sparsifier = Callable[[Block, torch.Tensor], None]
-"""Sets elements of a block of a task vector, float32 of shape (n,), to 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +62,8 @@ class TaskVectors:
         elect: Whether a sign is elected and only what agrees is summed.
         normalize: Whether to divide by the sum of the weights that took part.
         scale: lambda.
+        select: Keeps the elements where a field common to all task vectors is among the largest.
+        plain_vote: Whether each task vector counts the same in the election, whatever its gain.
     """
 
     weights: tuple[float, ...]
@@ -49,12 +72,15 @@ class TaskVectors:
     elect: bool
     normalize: bool
     scale: float
+    select: Selection | None = None
+    plain_vote: bool = False
 
     def __call__(self, block: Block, out: torch.Tensor) -> None:
         """Merge one block."""
         base = block.load(0)
+        selected = self.select.mask(block) if self.select is not None else None
         if self.elect:
-            self._sum_agreeing(block, base, out)
+            self._sum_agreeing(block, base, selected, out)
         else:
             self._sum_all(block, base, out)
         if self.scale != 1.0:
@@ -64,19 +90,25 @@ class TaskVectors:
     def _sum_all(self, block: Block, base: torch.Tensor, out: torch.Tensor) -> None:
         for i in range(len(self.weights)):
             term = out if i == 0 else block.scratch(_FIRST_TERM)
-            self._weighted(i, block, base, term)
+            self._sparse(i, block, base, term)
+            term.mul_(self.gains[i])
             if i:
                 out.add_(term)
         total = sum(self.weights)
         if self.normalize and abs(total) > _NO_WEIGHT:
             out.div_(total)
 
-    def _sum_agreeing(self, block: Block, base: torch.Tensor, out: torch.Tensor) -> None:
+    def _sum_agreeing(
+        self, block: Block, base: torch.Tensor, selected: torch.Tensor | None, out: torch.Tensor
+    ) -> None:
         """Elect the sign of the sum and add what has it (Yadav et al. 2023, section 3)."""
-        count = len(self.weights)
-        terms = [block.scratch(_FIRST_TERM + i) for i in range(count)]
+        terms = [block.scratch(_FIRST_TERM + i) for i in range(len(self.weights))]
         for i, term in enumerate(terms):
-            self._weighted(i, block, base, term)
+            self._sparse(i, block, base, term)
+            if selected is not None:
+                term.mul_(selected)
+            if not self.plain_vote:
+                term.mul_(self.gains[i])
             out.copy_(term) if i == 0 else out.add_(term)
         # gamma = sgn(sum_i w_i d_i), where a sum of 0 counts as plus
         sign, spare = block.scratch(0), block.scratch(1)
@@ -85,6 +117,8 @@ class TaskVectors:
         # Times the sign, what agrees is positive: the rest is clamped away and 0 never agrees.
         for i, term in enumerate(terms):
             term.mul_(sign).clamp_(min=0.0)
+            if self.plain_vote:
+                term.mul_(self.gains[i])
             out.copy_(term) if i == 0 else out.add_(term)
         out.mul_(sign)
         if self.normalize:
@@ -97,61 +131,11 @@ class TaskVectors:
             divisor.add_(torch.lt(spare, _NO_WEIGHT, out=spare))
             out.div_(divisor)
 
-    def _weighted(self, i: int, block: Block, base: torch.Tensor, term: torch.Tensor) -> None:
+    def _sparse(self, i: int, block: Block, base: torch.Tensor, term: torch.Tensor) -> None:
         torch.sub(block.load(i + 1), base, out=term)
         sparsifier = self.sparsifiers[i]
         if sparsifier is not None:
             sparsifier(block, term)
-        term.mul_(self.gains[i])
-
-
-@dataclass(frozen=True, slots=True)
-class _Trim:
-    """Keep the largest magnitudes (Yadav et al. 2023, step 1)."""
-
-    threshold: Threshold
-    below: float
-    """The float32 just below the threshold, because hardshrink zeroes |d| <= bound."""
-
-    def __call__(self, block: Block, delta: torch.Tensor) -> None:
-        last = self.threshold.last_index
-        cut = delta.numel() if last is None else max(0, last + 1 - block.start)
-        if cut >= delta.numel():
-            _shrink(delta, self.below)
-            return
-        _shrink(delta[:cut], self.below)
-        _shrink(delta[cut:], self.threshold.magnitude)
-
-
-def _shrink(delta: torch.Tensor, bound: float) -> None:
-    if bound >= 0.0:
-        torch.ops.aten.hardshrink.out(delta, bound, out=delta)
-
-
-def _trim(threshold: Threshold) -> _Trim:
-    below = np.nextafter(np.float32(threshold.magnitude), np.float32(-1.0))
-    return _Trim(threshold, float(below))
-
-
-@dataclass(frozen=True, slots=True)
-class _Clear:
-    """Keep nothing (density 0)."""
-
-    def __call__(self, _block: Block, delta: torch.Tensor) -> None:
-        delta.zero_()
-
-
-@dataclass(frozen=True, slots=True)
-class _Drop:
-    """Drop at random (Yu et al. 2024, equation 1)."""
-
-    draws: Draws
-    density: float
-
-    def __call__(self, block: Block, delta: torch.Tensor) -> None:
-        scratch = block.integers(1)
-        numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
-        drop(delta, self.density, numbers, scratch)
 
 
 def task_arithmetic(settings: Settings, facts: Facts) -> Kernel:
@@ -162,34 +146,59 @@ def task_arithmetic(settings: Settings, facts: Facts) -> Kernel:
 
 
 def ties(settings: Settings, facts: Facts) -> Kernel:
-    """Trim, elect sign, disjoint merge (Yadav et al. 2023, section 3).
+    """Trim, elect sign, disjoint merge (Yadav et al. 2023, section 3)."""
+    sparsifiers = tuple(
+        trim(facts, _threshold(facts, i), float(values["density"]))
+        for i, values in enumerate(settings.own, start=1)
+    )
+    return _compose(settings, settings.numbers("weight"), sparsifiers, elect=True)
 
-    A density keeps `int(density * n)` elements, at least one; 0 keeps none and 1 all.
-    """
-    sparsifiers: list[Sparsifier | None] = []
-    for i, values in enumerate(settings.own, start=1):
-        density = float(values["density"])
-        if density >= 1.0 or facts.numel == 0:
-            sparsifiers.append(None)
-        elif density <= 0.0:
-            sparsifiers.append(_Clear())
-        else:
-            kept = max(1, int(density * facts.numel))
-            sparsifiers.append(_trim(facts.threshold(i, kept)))
-    return _compose(settings, settings.numbers("weight"), tuple(sparsifiers), elect=True)
+
+def breadcrumbs(settings: Settings, facts: Facts) -> Kernel:
+    """Mask both tails (Davari and Belilovsky 2023, section 3), then the weighted sum."""
+    return _breadcrumbs(settings, facts, elect=False)
+
+
+def breadcrumbs_ties(settings: Settings, facts: Facts) -> Kernel:
+    """Mask both tails (Davari and Belilovsky 2023, section 3), elect sign, disjoint merge."""
+    return _breadcrumbs(settings, facts, elect=True)
+
+
+def _breadcrumbs(settings: Settings, facts: Facts, *, elect: bool) -> Kernel:
+    sparsifiers = tuple(
+        window(facts, _threshold(facts, i), float(values["density"]), float(values["gamma"]))
+        for i, values in enumerate(settings.own, start=1)
+    )
+    return _compose(settings, settings.numbers("weight"), sparsifiers, elect=elect)
 
 
 def dare_linear(settings: Settings, facts: Facts) -> Kernel:
     """Drop and rescale (Yu et al. 2024, section 3.2), then the weighted sum."""
-    return _dare(settings, facts, elect=False)
+    return _randomly(settings, facts, _drop, elect=False)
 
 
 def dare_ties(settings: Settings, facts: Facts) -> Kernel:
     """Drop and rescale (Yu et al. 2024, section 3.2), then elect sign and disjoint merge."""
-    return _dare(settings, facts, elect=True)
+    return _randomly(settings, facts, _drop, elect=True)
 
 
-def _dare(settings: Settings, facts: Facts, *, elect: bool) -> Kernel:
+def della_linear(settings: Settings, facts: Facts) -> Kernel:
+    """Magnitude-based sampling (Deep et al. 2024, section 3), then the weighted sum."""
+    return _randomly(settings, facts, _ranked_drop, elect=False)
+
+
+def della(settings: Settings, facts: Facts) -> Kernel:
+    """Magnitude-based sampling, elect sign, fuse (Deep et al. 2024, section 3)."""
+    return _randomly(settings, facts, _ranked_drop, elect=True)
+
+
+def _randomly(
+    settings: Settings,
+    facts: Facts,
+    make: Callable[[Facts, int, Mapping[str, Value]], Sparsifier],
+    *,
+    elect: bool,
+) -> Kernel:
     gains: list[float] = []
     sparsifiers: list[Sparsifier | None] = []
     for i, values in enumerate(settings.own, start=1):
@@ -197,21 +206,49 @@ def _dare(settings: Settings, facts: Facts, *, elect: bool) -> Kernel:
         if density >= 1.0:
             sparsifiers.append(None)
         elif density <= 0.0:
-            sparsifiers.append(_Clear())
+            sparsifiers.append(Clear())
         else:
-            sparsifiers.append(_Drop(facts.draws(i), density))
+            sparsifier = make(facts, i, values)
+            sparsifiers.append(sparsifier)
             if settings.flag("rescale"):
-                gain *= _rescaling(settings.shared["rescale_norm"], facts, i, density)
+                gain *= _rescaling(settings.shared["rescale_norm"], facts, i, density, sparsifier)
         gains.append(gain)
     return _compose(settings, tuple(gains), tuple(sparsifiers), elect=elect)
 
 
-def _rescaling(norm: object, facts: Facts, i: int, density: float) -> float:
+def _drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
+    return Drop(facts.draws(i), float(values["density"]))
+
+
+def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
+    """Keep with a probability that rises with the rank in the row, density +- epsilon."""
+    density, epsilon = float(values["density"]), float(values["epsilon"])
+    if not (density - epsilon > 0.0 and density + epsilon < 1.0):
+        raise RecipeError(
+            f"della keeps elements with probabilities from density - epsilon to density + epsilon, "
+            f"which must lie between 0 and 1: got {density:g} - {epsilon:g} and "
+            f"{density:g} + {epsilon:g}; choose a smaller epsilon"
+        )
+    last = (facts.shape[-1] if facts.shape else 1) - 1
+    bounds = [
+        draw_bound(density - epsilon + 2.0 * epsilon * (rank / last if last else 0.5))
+        for rank in range(last + 1)
+    ]
+    ranks = facts.ranks(i)
+    table = torch.tensor(bounds, dtype=torch.int32).to(ranks.device)
+    return RankedDrop(facts.draws(i), ranks, table)
+
+
+def _rescaling(norm: object, facts: Facts, i: int, density: float, sparsifier: Sparsifier) -> float:
     """Return the factor that makes up for what was dropped."""
     if norm == "density":
         return 1.0 / density  # Yu et al. 2024, equation 2: divide by 1 - p
-    kept = facts.kept_l1(i, density)
-    return facts.l1(i) / kept if kept > 0.0 else 1.0
+    kept = facts.total(Sparse(i, sparsifier))
+    return facts.total(TaskVector(i)) / kept if kept > 0.0 else 1.0
+
+
+def _threshold(facts: Facts, i: int) -> Callable[[int], Threshold]:
+    return lambda kept: facts.threshold(TaskVector(i), kept)
 
 
 def _compose(

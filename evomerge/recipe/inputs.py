@@ -32,16 +32,24 @@ class MergeSlice:
     """A slice with its inputs in the order in which the method takes them.
 
     Attributes:
-        inputs: The models; the base comes first if the method requires one.
+        inputs: The models; the base comes first if the method requires
+            one, or takes differences to it.
         base_model: Name of the base, or None.
         parameters: The slice's own values (empty for `models`).
         place: Where it stands in the recipe.
+        has_base: Whether the first input is the base of task vectors, and none of the sources.
     """
 
     inputs: tuple[MergeInput, ...]
     base_model: str | None
     parameters: Mapping[str, Any]
     place: Place
+    has_base: bool = False
+
+    @property
+    def sources(self) -> tuple[MergeInput, ...]:
+        """The inputs that have parameters of their own."""
+        return self.inputs[1:] if self.has_base else self.inputs
 
 
 def merge_slices(recipe: Recipe, method: MethodSpec) -> tuple[MergeSlice, ...]:
@@ -82,7 +90,7 @@ def _slice(
             f"{', '.join(source.model for source in listed)})"
         )
     base_input = next((source for source in listed if source.model == base), None)
-    if method.base == "optional":
+    if method.base == "optional" and method.base_is_source:
         missing = base_input is None and part is None
         inputs = (*listed, MergeInput(base, None, {})) if missing else listed
     elif method.base_is_source:
@@ -96,6 +104,7 @@ def _slice(
     else:
         base_input = base_input or MergeInput(base, _common_range(listed, base), {})
         inputs = (base_input, *(source for source in listed if source.model != base))
+        return MergeSlice(inputs, base, parameters, place, has_base=True)
     return MergeSlice(inputs, base, parameters, place)
 
 

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from safetensors.torch import load_file
@@ -12,6 +13,9 @@ from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.recipe import Recipe, load_recipe, parse_recipe
 
 GOLDEN = Path(__file__).parents[1] / "golden"
+STEP = 2.0**-20
+"""Float32 results are kept in whole steps of this size from a source: at most half a step off."""
+
 CASES = tuple(sorted(path.name for path in (GOLDEN / "cases").iterdir()))
 
 _files: dict[str, dict[str, torch.Tensor]] = {}
@@ -49,18 +53,44 @@ def expected(case: str) -> dict[str, torch.Tensor] | None:
         twin = dropped.rpartition("case ")[2]
     if twin in CASES:
         return expected(twin)
-    equal = information.get("equal_to")
-    if equal is None:
+    if "equal_to" not in information:
         return None
-    tensors = {name: _stored(place) for name, place in equal.items()}
-    own = GOLDEN / "cases" / case / "merged" / "model.safetensors"
-    return {**tensors, **(load_file(own) if own.is_file() else {})}
+    own = _own(case)
+    return {name: own[name] for name in own} | {
+        name: _stored(place) for name, place in information["equal_to"].items()
+    }
+
+
+def _own(case: str) -> dict[str, torch.Tensor]:
+    """Return the tensors that a case keeps itself: exact ones, and steps away from a model."""
+    if case not in _files:
+        information = meta(case)
+        file = GOLDEN / "cases" / case / "merged.npz"
+        arrays = dict(np.load(file)) if file.is_file() else {}
+        tensors = {
+            name: torch.from_numpy(arrays[name]).view(getattr(torch, dtype))
+            for name, dtype in information.get("exact", {}).items()
+        }
+        steps = np.ascontiguousarray(arrays.get("steps", np.zeros((4, 0), np.uint8)).T)
+        flat = torch.from_numpy(steps.view(np.int32).reshape(-1)).double() * STEP
+        for name, entry in information.get("steps", {}).items():
+            shape = torch.Size(entry["shape"])
+            part, flat = flat[: shape.numel()], flat[shape.numel() :]
+            start = _stored(f"{entry['from']}:{name}").double() if entry["from"] else 0.0
+            tensors[name] = (part.reshape(shape) + start).float()
+        _files[case] = tensors
+    return _files[case]
 
 
 def _stored(place: str) -> torch.Tensor:
+    """Return `models/NAME[/FILE]:TENSOR`, or `cases/NAME/merged.npz:TENSOR`."""
     file, _, name = place.partition(":")
+    if file.startswith("cases/"):
+        return _own(file.split("/")[1])[name]
     if file not in _files:
-        _files[file] = load_file(GOLDEN / file)
+        found = GOLDEN / file
+        files = sorted(found.glob("*.safetensors")) if found.is_dir() else [found]
+        _files[file] = {key: value for one in files for key, value in load_file(one).items()}
     return _files[file][name]
 
 

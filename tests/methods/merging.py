@@ -19,12 +19,17 @@ def merge(
     block: int = 1 << 16,
     seed: int = 0,
     keep: bool = True,
+    base: bool = False,
     names: Sequence[str] = "abcdefgh",
     **parameters: Any,
 ) -> torch.Tensor:
-    """Merge tensors, the base first; a list gives each source its own value."""
+    """Merge tensors, the base first; a list gives each source its own value.
+
+    With `base` the first tensor is a base that the method takes but does not need.
+    """
     spec = METHODS[method]
-    sources = len(tensors) if spec.base_is_source else len(tensors) - 1
+    has_base = not spec.base_is_source and (spec.base == "required" or base)
+    sources = len(tensors) - has_base
     own: list[dict[str, Any]] = [{} for _ in range(sources)]
     shared: dict[str, Any] = {}
     for parameter in spec.parameters:
@@ -41,10 +46,11 @@ def merge(
         FactStore(keep=keep),
         flat,
         names[: len(flat)],
-        workspace,
-        lambda i: draw_key(seed, "tensor", names[i]),
+        workspace=workspace,
+        draw=lambda i: draw_key(seed, "tensor", names[i]),
+        shape=tuple(tensors[0].shape),
     )
-    kernel = spec.load()(Settings(shared, tuple(own)), facts)
+    kernel = spec.load()(Settings(shared, tuple(own), has_base), facts)
     out = torch.empty(flat[0].numel())
     for start in range(0, out.numel(), block):
         workspace.enter(flat, start, min(start + block, out.numel()))

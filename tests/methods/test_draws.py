@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from evomerge.engine.facts import FactStore, TensorFacts
 from evomerge.engine.workspace import Workspace
 from evomerge.methods.draws import Draws, draw_key, drop
+from evomerge.methods.fields import Sparse, TaskVector
+from evomerge.methods.sparsifiers import Drop
 from tests.methods.merging import merge
 
 
@@ -120,8 +122,16 @@ def test_facts_do_not_depend_on_threads() -> None:
         for threads in (1, 2):
             torch.set_num_threads(threads)
             space = Workspace(torch.device("cpu"))
-            facts = TensorFacts(FactStore(keep=False), tensors, "ab", space, lambda i: 99)
-            found.append((facts.dot(0, 1), facts.l1(1), facts.kept_l1(1, 0.5)))
+            facts = TensorFacts(
+                FactStore(keep=False),
+                tensors,
+                "ab",
+                workspace=space,
+                draw=lambda i: 99,
+                shape=(300_001,),
+            )
+            dropped = Sparse(1, Drop(facts.draws(1), 0.5))
+            found.append((facts.dot(0, 1), facts.total(TaskVector(1)), facts.total(dropped)))
     finally:
         torch.set_num_threads(before)
     assert found[0] == found[1]

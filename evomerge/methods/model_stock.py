@@ -1,0 +1,48 @@
+"""Model stock: how far to go from the base to the average follows from the angle between models."""
+
+import torch
+
+from evomerge.methods.grouped import GroupedCombination
+from evomerge.methods.interface import Facts, Groups, Kernel, Settings
+from evomerge.methods.spherical import combine
+
+__all__ = ["model_stock", "stock_ratio"]
+
+_ZERO = 1e-24
+
+
+def model_stock(settings: Settings, facts: Facts) -> Kernel:
+    """`out = base + t mean_i(d_i)` with t from the mean cosine (Jang et al. 2024, section 4.2).
+
+    With `filter_wise` each row (the weights of one output) has its own t.
+    """
+    count = len(settings.own)
+    filter_wise = settings.flag("filter_wise") and len(facts.shape) > 1 and facts.numel > 0
+    groups = Groups("rows", facts.numel // facts.shape[0] if filter_wise else max(facts.numel, 1))
+
+    def products(i: int, j: int) -> torch.Tensor:
+        if filter_wise:
+            return facts.dots(i, j, groups, deltas=True)
+        return torch.tensor([facts.dot(i, j, deltas=True)], dtype=torch.float64)
+
+    squares = [products(i, i) for i in range(1, count + 1)]
+    cosines = []
+    for i in range(count):
+        for j in range(i):
+            norms = (squares[i] * squares[j]).sqrt()
+            cosine = products(j + 1, i + 1) / norms.clamp(min=_ZERO)
+            cosines.append(torch.where(norms > _ZERO, cosine.clamp(-1.0, 1.0), 0.0))
+    ratio = stock_ratio(torch.stack(cosines).mean(0), count) / count
+    if not filter_wise:
+        return combine(settings, (float(ratio[0]),) * count)
+    factors = facts.on_device(ratio.float())
+    return GroupedCombination((factors,) * count, groups, has_base=True)
+
+
+def stock_ratio(cosine: torch.Tensor, count: int) -> torch.Tensor:
+    """Return t of equation 2 of Jang et al. 2024: `n cos / (1 + (n - 1) cos)`.
+
+    Where the denominator is 0 the task vectors sum to nothing, and t does not matter: 0.
+    """
+    below = 1.0 + (count - 1) * cosine
+    return torch.where(below.abs() > 1e-12, count * cosine / below, 0.0)

@@ -1,0 +1,171 @@
+"""Which elements of a task vector are kept: the first step of the task-vector family."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from evomerge.methods.draws import Draws, drop
+from evomerge.methods.interface import Block, Facts, Field, Threshold
+
+__all__ = [
+    "Clear",
+    "Drop",
+    "RankedDrop",
+    "Selection",
+    "Sparsifier",
+    "Trim",
+    "Window",
+    "trim",
+    "window",
+]
+
+_MASK = -1  # a slot that no other step takes
+
+Sparsifier = Callable[[Block, torch.Tensor], None]
+"""Sets elements of a block of a task vector, float32 of shape (n,), to 0; uses scratch 0 and 1."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clear:
+    """Keep nothing (density 0)."""
+
+    def __call__(self, _block: Block, delta: torch.Tensor) -> None:
+        """Clear a block."""
+        delta.zero_()
+
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """Keep the largest magnitudes (Yadav et al. 2023, step 1)."""
+
+    threshold: Threshold
+
+    def __call__(self, block: Block, delta: torch.Tensor) -> None:
+        """Trim a block."""
+        magnitude, last = self.threshold.magnitude, self.threshold.last_index
+        below = _just_below(magnitude)
+        cut = delta.numel() if last is None else max(0, last + 1 - block.start)
+        if cut >= delta.numel():
+            _shrink(delta, below)
+            return
+        _shrink(delta[:cut], below)
+        _shrink(delta[cut:], magnitude)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Keep the largest magnitudes but the very largest (Davari and Belilovsky 2023, section 3).
+
+    Attributes:
+        kept: Ends the window below: with `cut`, what is kept.
+        cut: The largest of all, which are dropped.
+    """
+
+    kept: Trim | None
+    cut: Threshold
+
+    def __call__(self, block: Block, delta: torch.Tensor) -> None:
+        """Clear a block outside the window."""
+        magnitude, last = self.cut.magnitude, self.cut.last_index
+        size = torch.abs(delta, out=block.scratch(0))
+        inside = block.scratch(1)
+        torch.lt(size, magnitude, out=inside)
+        if last is not None and last + 1 - block.start < delta.numel():
+            start = max(0, last + 1 - block.start)
+            torch.le(size[start:], magnitude, out=inside[start:])
+        delta.mul_(inside)
+        if self.kept is not None:
+            self.kept(block, delta)
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Drop at random (Yu et al. 2024, equation 1)."""
+
+    draws: Draws
+    density: float
+
+    def __call__(self, block: Block, delta: torch.Tensor) -> None:
+        """Drop elements of a block."""
+        scratch = block.integers(1)
+        numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
+        drop(delta, self.density, numbers, scratch)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RankedDrop:
+    """Drop at random, large magnitudes less often (Deep et al. 2024, equation 3).
+
+    Attributes:
+        draws: Random numbers.
+        ranks: Each element's place in its row, of shape (numel,).
+        bounds: For each place the number below which a draw keeps the element, int32.
+    """
+
+    draws: Draws
+    ranks: torch.Tensor
+    bounds: torch.Tensor
+
+    def __call__(self, block: Block, delta: torch.Tensor) -> None:
+        """Drop elements of a block."""
+        scratch = block.integers(1)
+        numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
+        ranks = self.ranks[block.start : block.start + delta.numel()]
+        kept = torch.lt(numbers, self.bounds.index_select(0, ranks.int()), out=scratch)
+        delta.view(torch.int32).bitwise_and_(kept.neg_())
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The elements where a field is among the largest, for all task vectors alike."""
+
+    field: Field
+    threshold: Threshold
+
+    def mask(self, block: Block) -> torch.Tensor:
+        """Return 1 where a block's elements are selected and 0 elsewhere."""
+        magnitude, last = self.threshold.magnitude, self.threshold.last_index
+        value = self.field(block)
+        mask = torch.ge(value, magnitude, out=block.scratch(_MASK))
+        if last is not None and last + 1 - block.start < value.numel():
+            start = max(0, last + 1 - block.start)
+            torch.gt(value[start:], magnitude, out=mask[start:])
+        return mask
+
+
+def trim(facts: Facts, threshold: Callable[[int], Threshold], density: float) -> Sparsifier | None:
+    """Return what keeps `int(density * n)` elements, at least one; 0 keeps none and 1 all."""
+    if density >= 1.0 or facts.numel == 0:
+        return None
+    if density <= 0.0:
+        return Clear()
+    return Trim(threshold(max(1, int(density * facts.numel))))
+
+
+def window(
+    facts: Facts, threshold: Callable[[int], Threshold], density: float, gamma: float
+) -> Sparsifier | None:
+    """Return what drops the `int(gamma * n)` largest and keeps the next `int(density * n)`.
+
+    Where there are not that many left, fewer of the largest are dropped.
+    """
+    numel, kept = facts.numel, int(density * facts.numel)
+    cut = min(int(gamma * numel), numel - kept)
+    if kept == 0 and numel:
+        return Clear()
+    if cut == 0:
+        return None if kept == numel else Trim(threshold(kept))
+    rest = Trim(threshold(cut + kept)) if cut + kept < numel else None
+    return Window(rest, threshold(cut))
+
+
+def _shrink(delta: torch.Tensor, bound: float) -> None:
+    if bound >= 0.0:
+        torch.ops.aten.hardshrink.out(delta, bound, out=delta)
+
+
+def _just_below(magnitude: float) -> float:
+    """Return the float32 just below, because hardshrink zeroes |d| <= bound."""
+    return float(np.nextafter(np.float32(magnitude), np.float32(-1.0)))
