@@ -1,6 +1,6 @@
 """YAML in, frozen validated data out, and one message that names every wrong place."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from evomerge.errors import EvomergeError, nearest
 
-__all__ = ["Document", "Origin", "Place", "read_yaml", "show_place", "validate"]
+__all__ = ["Document", "Origin", "Place", "read_documents", "read_yaml", "show_place", "validate"]
 
 Place = tuple[str | int, ...]
 """A path inside a YAML document: ``("recipe", "models", 0, "parameters")``."""
@@ -40,11 +40,13 @@ class Origin:
         name: The file's path as the user gave it, or ``"<dict>"`` and the like.
         text: The YAML source, or an empty string if there is none.
         prefix: Path of the document inside its file (a recipe inside a space has ``("recipe",)``).
+        document: Which of the file's YAML documents it is, from 0.
     """
 
     name: str = "<dict>"
     text: str = ""
     prefix: Place = ()
+    document: int = 0
 
     @property
     def folder(self) -> Path:
@@ -53,25 +55,26 @@ class Origin:
 
     def inside(self, *place: str | int) -> "Origin":
         """Return the origin of a part of this document."""
-        return Origin(self.name, self.text, (*self.prefix, *place))
+        return replace(self, prefix=(*self.prefix, *place))
 
     def where(self, *place: str | int) -> str:
         """Return ``file.yml:12: recipe.models[0].weight`` for a place in this document."""
         whole = (*self.prefix, *place)
-        line = _line_of(self.text, whole)
+        line = _line_of(self.text, self.document, whole)
         head = f"{self.name}:{line}" if line else self.name
         return f"{head}: {show_place(whole)}" if whole else head
 
 
-def _line_of(text: str, place: Place) -> int | None:
-    """Return the 1-based line of the deepest part of ``place`` that the YAML text has."""
+def _line_of(text: str, document: int, place: Place) -> int | None:
+    """Return the 1-based line of the deepest part of ``place`` that a YAML document has."""
     if not text:
         return None
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        nodes = list(yaml.compose_all(text, Loader=yaml.SafeLoader))
     except yaml.YAMLError:
         return None
-    line = None
+    node = nodes[document] if document < len(nodes) else None
+    line = node.start_mark.line + 1 if node is not None and len(nodes) > 1 else None
     for key in place:
         found = None
         if isinstance(node, yaml.MappingNode):
@@ -98,6 +101,29 @@ def read_yaml(path: Path, error: type[EvomergeError]) -> tuple[Any, Origin]:
         The plain data and its origin.
 
     Raises:
+        EvomergeError: of class ``error`` if the file is missing, not YAML, or holds several
+            documents.
+    """
+    documents = read_documents(path, error)
+    if len(documents) > 1:
+        raise error(
+            f"{path}: one YAML document is expected here, the file holds {len(documents)} (several "
+            "recipes in one file are the stages of a merge, which `evomerge merge` runs)"
+        )
+    return documents[0]
+
+
+def read_documents(path: Path, error: type[EvomergeError]) -> list[tuple[Any, Origin]]:
+    """Read every YAML document of a file; empty ones are left out if there are others.
+
+    Args:
+        path: The file.
+        error: The class to raise.
+
+    Returns:
+        The plain data of each and its origin; at least one.
+
+    Raises:
         EvomergeError: of class ``error`` if the file is missing or not YAML.
     """
     try:
@@ -106,13 +132,18 @@ def read_yaml(path: Path, error: type[EvomergeError]) -> tuple[Any, Origin]:
         reason = getattr(exc, "strerror", None) or str(exc)
         raise error(f"{path}: cannot be read as a text file: {reason}") from exc
     try:
-        data = yaml.safe_load(text)
+        documents = list(yaml.safe_load_all(text))
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
         problem = getattr(exc, "problem", None) or str(exc)
         raise error(f"{path}{line}: not valid YAML: {problem}") from exc
-    return data, Origin(str(path), text)
+    found = [
+        (data, Origin(str(path), text, (), i))
+        for i, data in enumerate(documents)
+        if data is not None
+    ]
+    return found or [(None, Origin(str(path), text))]
 
 
 def validate(

@@ -1,26 +1,40 @@
 """Checkpoints on disk: found, read without loading weights, and written atomically."""
 
+from evomerge.checkpoints.adapters import AdaptedCheckpoint
 from evomerge.checkpoints.checkpoint import Checkpoint
-from evomerge.checkpoints.finding import locate, locate_models, model_places, open_checkpoint
+from evomerge.checkpoints.finding import (
+    locate,
+    locate_models,
+    model_places,
+    open_adapter,
+    open_checkpoint,
+    split_adapter,
+)
 from evomerge.checkpoints.header import TensorInfo
 from evomerge.checkpoints.layers import LayerStack, is_embedding, is_head, num_layers_key
 from evomerge.checkpoints.tokenizer import TOKENIZER_FILES, tokenizer_files
+from evomerge.checkpoints.towers import TowerCheckpoint, fit_towers
 from evomerge.checkpoints.writing import ShardedWriter, TensorSpec, write_checkpoint
 
 __all__ = [
     "TOKENIZER_FILES",
+    "AdaptedCheckpoint",
     "Checkpoint",
     "LayerStack",
     "ShardedWriter",
     "TensorInfo",
     "TensorSpec",
+    "TowerCheckpoint",
+    "fit_towers",
     "is_embedding",
     "is_head",
     "locate",
     "locate_models",
     "model_places",
     "num_layers_key",
+    "open_adapter",
     "open_checkpoint",
+    "split_adapter",
     "tokenizer_files",
     "write_checkpoint",
 ]

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evomerge.checkpoints.header import TensorInfo, read_header
 from evomerge.checkpoints.layers import LayerStack, find_layers, is_embedding, is_head
+from evomerge.checkpoints.mapping import fetch, map_tensor
 from evomerge.checkpoints.tokenizer import read_json, read_vocab
 from evomerge.errors import CheckpointError, nearest
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "content_digest", "read_data"]
 
 _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
@@ -105,25 +106,35 @@ class Checkpoint:
         Raises:
             CheckpointError: if there is no such tensor or the file became shorter.
         """
-        import torch
+        return read_data(name, self._info(name))
 
+    def mapped(self, name: str) -> "torch.Tensor":
+        """Return one tensor in the memory of its file where that can be, else read it.
+
+        For tensors that are given up soon; see `evomerge.checkpoints.mapping`.
+
+        Raises:
+            CheckpointError: if there is no such tensor or the file became shorter.
+        """
+        info = self._info(name)
+        found = map_tensor(info)
+        return read_data(name, info) if found is None else found
+
+    def fetch(self, name: str) -> None:
+        """Bring one tensor from the disk into the system's file cache, and wait for it.
+
+        Raises:
+            CheckpointError: if there is no such tensor or the file became shorter.
+        """
+        fetch(self._info(name))
+
+    def _info(self, name: str) -> TensorInfo:
         info = self.tensors.get(name)
         if info is None:
             raise CheckpointError(
                 f"{self.name} has no tensor {name!r}; {nearest(name, self.tensors)}"
             )
-        data = torch.empty(info.num_bytes, dtype=torch.uint8)
-        with info.file.open("rb", buffering=0) as stream:
-            stream.seek(info.offset)
-            view = data.numpy().data
-            done = 0
-            while done < info.num_bytes:
-                count = stream.readinto(view[done:])
-                if not count:
-                    raise CheckpointError(f"{info.file}: cut short while reading {name!r}")
-                done += count
-        tensor: torch.Tensor = data.view(getattr(torch, info.dtype)).reshape(info.shape)
-        return tensor
+        return info
 
     def tokenizer_vocab(self) -> dict[str, int] | None:
         """Return the tokens and their ids, or None if no file tells them."""
@@ -138,17 +149,44 @@ class Checkpoint:
 
     @cached_property
     def _fingerprint(self) -> str:
-        digest = hashlib.sha256()
-        with ExitStack() as files:
-            streams: dict[Path, BinaryIO] = {}
-            for name, info in sorted(self.tensors.items()):
-                digest.update(f"{name}\0{info.dtype}\0{info.shape}\0".encode())
-                if info.file not in streams:
-                    streams[info.file] = files.enter_context(info.file.open("rb"))
-                for start, length in _samples(info.num_bytes):
-                    streams[info.file].seek(info.offset + start)
-                    digest.update(streams[info.file].read(length))
-        return digest.hexdigest()
+        return content_digest(self.tensors)
+
+
+def read_data(name: str, info: TensorInfo) -> "torch.Tensor":
+    """Read a tensor into new memory.
+
+    Raises:
+        CheckpointError: if the file became shorter.
+    """
+    import torch
+
+    data = torch.empty(info.num_bytes, dtype=torch.uint8)
+    with info.file.open("rb", buffering=0) as stream:
+        stream.seek(info.offset)
+        view = data.numpy().data
+        done = 0
+        while done < info.num_bytes:
+            count = stream.readinto(view[done:])
+            if not count:
+                raise CheckpointError(f"{info.file}: cut short while reading {name!r}")
+            done += count
+    tensor: torch.Tensor = data.view(getattr(torch, info.dtype)).reshape(info.shape)
+    return tensor
+
+
+def content_digest(tensors: Mapping[str, TensorInfo]) -> str:
+    """Return a hash of names, types, shapes and data (large tensors by two samples)."""
+    digest = hashlib.sha256()
+    with ExitStack() as files:
+        streams: dict[Path, BinaryIO] = {}
+        for name, info in sorted(tensors.items()):
+            digest.update(f"{name}\0{info.dtype}\0{info.shape}\0".encode())
+            if info.file not in streams:
+                streams[info.file] = files.enter_context(info.file.open("rb"))
+            for start, length in _samples(info.num_bytes):
+                streams[info.file].seek(info.offset + start)
+                digest.update(streams[info.file].read(length))
+    return digest.hexdigest()
 
 
 def _samples(num_bytes: int) -> tuple[tuple[int, int], ...]:

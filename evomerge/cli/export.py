@@ -27,7 +27,7 @@ def export(
 
     `evomerge export runs/quickstart other --trial 17`
     """
-    from evomerge.cli.progress import byte_progress
+    from evomerge.cli.byte_progress import byte_progress
     from evomerge.export import export_run
 
     with byte_progress("exporting") as progress:

@@ -1,7 +1,7 @@
 """What a person sees while something runs: a live panel, or plain lines without a terminal."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -9,43 +9,16 @@ from typing import Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
 from evomerge.search import RunResult, Stage, Summary, TrialRecord, short_names
 from evomerge.workers import PoolInfo
 
-__all__ = ["LiveDisplay", "PlainDisplay", "byte_progress", "make_display", "spinner"]
+__all__ = ["LiveDisplay", "PlainDisplay", "make_display", "spinner"]
 
 _STAGES = {"baselines": "baselines", "search": "search", "holdout": "held-out items"}
-
-
-@contextmanager
-def byte_progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Show bytes written, per second and left; silent where there is no terminal."""
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def update(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield update
 
 
 @contextmanager

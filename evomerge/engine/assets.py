@@ -1,95 +1,95 @@
-"""What goes with the weights: tokenizer and chat template."""
+"""What goes with the weights: the tokenizer's files, its chat template, the generation config."""
 
-from collections import Counter
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from evomerge.checkpoints import Checkpoint, tokenizer_files
-from evomerge.errors import CheckpointError, RecipeError
+from evomerge.checkpoints.tokenizer import CHAT_TEMPLATE_FILES
+from evomerge.engine.chat_templates import chat_template
+from evomerge.engine.vocabulary import Vocabulary
+from evomerge.errors import CheckpointError
 
-__all__ = ["chat_template", "check_tokenizers", "tokenizer_donor"]
+__all__ = ["TokenizerPlan", "plan_tokenizer"]
 
-_CHATML = (
-    "{% for message in messages %}"
-    "{{'<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n'}}"
-    "{% endfor %}\n"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}\n"
-)
-_TEMPLATES = {"chatml": _CHATML}
+_KEPT = ("preprocessor_config.json", "processor_config.json", "video_preprocessor_config.json")
+"""Files beside a tokenizer that do not depend on its tokens."""
 
 Opened = tuple[tuple[str, Checkpoint], ...]
 
 
-@lru_cache(maxsize=64)
-def check_tokenizers(wanted: str | None, checkpoints: Opened) -> None:
-    """Refuse what needs embeddings to be rearranged.
+@dataclass(frozen=True)
+class TokenizerPlan:
+    """The merged model's tokenizer.
 
-    A recipe that names no tokenizer merges rows as they stand; one that does relies on the ids.
-
-    Raises:
-        CheckpointError: if the vocabularies differ.
+    Attributes:
+        donor: Name of the model that it comes from.
+        folder: That model's folder.
+        files: What is copied from there.
+        documents: File names and contents that are written; they win over files of the same name.
     """
-    if wanted is None:
-        return
-    first: tuple[str, dict[str, int]] | None = None
-    for name, checkpoint in checkpoints:
-        vocab = checkpoint.tokenizer_vocab()
-        if vocab is None:
-            continue
-        if first is None:
-            first = name, vocab
-        elif vocab != first[1]:
-            differing = sum(first[1].get(token) != i for token, i in vocab.items())
-            differing += sum(token not in vocab for token in first[1])
-            raise CheckpointError(
-                f"the tokenizers of {first[0]} ({len(first[1])} tokens) and {name} ({len(vocab)}) "
-                f"differ in {differing} tokens; merging different vocabularies is not supported "
-                "yet: give models with one tokenizer, or leave out the tokenizer's source to merge "
-                "the embedding rows as they stand"
-            )
+
+    donor: str
+    folder: Path
+    files: tuple[Path, ...]
+    documents: Mapping[str, Mapping[str, Any] | str]
+
+    def place(self, folder: Path) -> Path:
+        """Return a folder with the tokenizer: the donor's if that is right, else `folder`, filled.
+
+        Raises:
+            CheckpointError: if it cannot be written.
+        """
+        if not self.documents:
+            return self.folder
+        try:
+            for file in self.files:
+                copy = shutil.copytree if file.is_dir() else shutil.copyfile
+                copy(file, folder / file.name)
+            for name, content in self.documents.items():
+                text = content if isinstance(content, str) else json.dumps(content)
+                (folder / name).write_text(text, encoding="utf-8")
+        except OSError as exc:
+            raise CheckpointError(f"{folder}: the tokenizer cannot be written: {exc}") from exc
+        return folder
 
 
-def tokenizer_donor(wanted: str | None, config_donor: str, checkpoints: Opened) -> str:
-    """Return the name of the model whose tokenizer files are copied.
-
-    It is the wanted model, else the donor of the config, or the first model that has a tokenizer
-    if that one has none.
-    """
-    named = dict(checkpoints)
-    first = wanted if wanted not in (None, "base", "union") else config_donor
-    order = [str(first), *(name for name in named if name != first)]
-    return next((name for name in order if _has_tokenizer(named[name])), str(first))
-
-
-@lru_cache(maxsize=64)
-def _has_tokenizer(checkpoint: Checkpoint) -> bool:
-    return bool(tokenizer_files(checkpoint.path))
-
-
-def chat_template(wanted: str | None, checkpoints: Opened) -> str | None:
-    """Return the text of the wanted chat template; None leaves the tokenizer's own.
+@lru_cache(maxsize=16)
+def plan_tokenizer(
+    vocabulary: Vocabulary | None, template: str | None, donor: str, checkpoints: Opened
+) -> TokenizerPlan:
+    """Plan the merged model's tokenizer.
 
     Args:
-        wanted: A known name, the path of a Jinja file, the text of a template, or `auto` for the
-            one that most models have.
-        checkpoints: The models.
+        vocabulary: The merged model's tokens, if the recipe says which ones.
+        template: The recipe's `chat_template`.
+        donor: Name of the model whose config is taken; without a vocabulary its tokenizer is
+            taken too, or that of the first model that has one.
+        checkpoints: Names and checkpoints of all models.
 
     Raises:
-        RecipeError: if it is none of these.
+        RecipeError: if there is no such chat template.
     """
-    if wanted is None:
-        return None
-    if wanted == "auto":
-        files = (checkpoint.path / "chat_template.jinja" for _, checkpoint in checkpoints)
-        texts = Counter(file.read_text(encoding="utf-8") for file in files if file.is_file())
-        return texts.most_common(1)[0][0] if texts else None
-    if wanted in _TEMPLATES:
-        return _TEMPLATES[wanted]
-    if "{%" in wanted or "{{" in wanted:
-        return wanted
-    if wanted.endswith((".jinja", ".j2")) and Path(wanted).is_file():
-        return Path(wanted).read_text(encoding="utf-8")
-    raise RecipeError(
-        f"chat_template: {wanted!r} is no known template ({', '.join(_TEMPLATES)}), no Jinja file "
-        "and no template text"
-    )
+    named = dict(checkpoints)
+    if vocabulary is not None:
+        donor = vocabulary.donor
+    else:
+        order = (donor, *(name for name in named if name != donor))
+        donor = next((name for name in order if tokenizer_files(named[name].path)), donor)
+    folder = named[donor].path
+    files = tokenizer_files(folder)
+    documents: dict[str, Mapping[str, Any] | str] = {}
+    if vocabulary is not None and vocabulary.documents:
+        documents |= vocabulary.documents
+        templates = folder / "additional_chat_templates"
+        kept = (*_KEPT, *CHAT_TEMPLATE_FILES, templates.name)
+        files = tuple(file for file in files if file.name in kept)
+    text = chat_template(template, checkpoints)
+    if text is not None:
+        documents[CHAT_TEMPLATE_FILES[0]] = text
+        files = tuple(file for file in files if file.name not in CHAT_TEMPLATE_FILES)
+    return TokenizerPlan(donor, folder, files, documents)

@@ -1,15 +1,14 @@
 """The merged model's config: the donor's, following the layers that were taken."""
 
 import copy
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evomerge.checkpoints import Checkpoint, num_layers_key
+from evomerge.engine.per_layer import follow_layers
+from evomerge.errors import RecipeError
 
 __all__ = ["merged_config", "with_dtype"]
-
-_PER_LAYER = re.compile(r"layer|block|attn|attention|rope")
 
 
 def merged_config(
@@ -17,24 +16,34 @@ def merged_config(
 ) -> dict[str, Any]:
     """Return the donor's config for a model made of other layers.
 
-    The number of layers and every list with one entry a layer (`layer_types`, …) follow.
+    The number of layers and all that the config says of single layers (`layer_types`,
+    `mlp_only_layers`, …) follow.
 
     Args:
         donor: The checkpoint whose config is taken.
         origins: For each layer of the merged model the config of the model it comes from and its
             number there.
         tied: Whether the merged model has no head of its own.
+
+    Raises:
+        RecipeError: if the architecture's config cannot describe a model of these layers.
     """
     config = copy.deepcopy(dict(donor.config))
     count = donor.layers.count
-    if count and [index for _, index in origins] != list(range(count)):
+    unmoved = [(donor.config, i) for i in range(count)]
+    moved = len(origins) != count or any(
+        own[0] is not other[0] or own[1] != other[1]
+        for own, other in zip(origins, unmoved, strict=True)
+    )
+    if count and moved:
+        if config.get("is_encoder_decoder"):
+            raise RecipeError(
+                f"slices choose layers of one stack, and {donor.name} has two, an encoder and a "
+                "decoder; merge such models whole, under 'models'"
+            )
         path = num_layers_key(config)
         if path is not None:
-            for inner in _parts(config, path):
-                inner[path[-1]] = len(origins)
-        sections = [(), *((key,) for key, value in config.items() if isinstance(value, dict))]
-        for section in sections:
-            _follow(config, section, origins, count)
+            follow_layers(config, path, origins, count)
     for part in (config, *(value for value in config.values() if isinstance(value, dict))):
         if "tie_word_embeddings" in part:
             part["tie_word_embeddings"] = tied
@@ -54,28 +63,3 @@ def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:
     if "torch_dtype" not in result:
         result["dtype"] = dtype
     return result
-
-
-def _parts(config: dict[str, Any], path: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    inner = config
-    for key in path[:-1]:
-        inner = inner[key]
-    yield inner
-
-
-def _follow(
-    config: dict[str, Any],
-    section: tuple[str, ...],
-    origins: Sequence[tuple[Mapping[str, Any], int]],
-    count: int,
-) -> None:
-    own: dict[str, Any] = config[section[0]] if section else config
-    for key, values in own.items():
-        if not (isinstance(values, list) and len(values) == count and _PER_LAYER.search(key)):
-            continue
-        followed = []
-        for other, index in origins:
-            theirs = other.get(section[0], {}) if section else other
-            source = theirs.get(key, values)
-            followed.append(source[index] if index < len(source) else values[-1])
-        own[key] = followed

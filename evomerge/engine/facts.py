@@ -1,7 +1,6 @@
 """Static facts about source tensors, each computed once and kept.
 
-Sums are taken over fixed stretches of the flat tensors, whatever the size of a block or the number
-of threads, and added exactly, so that a fact has the same bits on every path of one device kind.
+Sums are exact in the sense of `evomerge.methods.exact`, so a fact has the same bits on every path.
 """
 
 import math
@@ -10,15 +9,19 @@ from typing import Any
 
 import torch
 
-from evomerge.engine.magnitudes import SMALL, BinnedMagnitudes, SortedMagnitudes, row_ranks
+from evomerge.engine.magnitudes import BinnedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.workspace import BLOCK, Workspace
 from evomerge.methods.draws import Draws
+from evomerge.methods.exact import anchors, exact_sum, split_sums
 from evomerge.methods.fields import TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
 
 __all__ = ["FactStore", "TensorFacts"]
 
-_ROW = 4096
+SMALL = 1 << 16
+"""Up to this many elements a tensor's random numbers are kept."""
+
+_LARGE = 2.0**120
 _SOFTMAX_FLOOR = 1e-8
 
 
@@ -93,7 +96,7 @@ class TensorFacts:
 
     def finite(self, i: int) -> bool:
         """Return whether input i has numbers only, neither NaN nor infinite."""
-        return bool(self._store.get(("finite", self._keys[i]), lambda: self._finite(i)))
+        return math.isfinite(self.extreme(i))
 
     def dot(self, i: int, j: int, *, deltas: bool = False) -> float:
         """Return the inner product of inputs i and j, or of their task vectors."""
@@ -112,11 +115,11 @@ class TensorFacts:
 
     def threshold(self, field: Field, kept: int) -> Threshold:
         """Return what separates the `kept` largest magnitudes of a field."""
-        kind = SortedMagnitudes if self.numel <= SMALL else BinnedMagnitudes
+        kind = SortedMagnitudes if self._store.keep or self.numel <= SMALL else BinnedMagnitudes
         tensors, space = self._tensors, self._workspace
         magnitudes = self._store.get(
             ("magnitudes", *self._identity(field)),
-            lambda: kind(lambda: _blocks(field, tensors, space)),
+            lambda: kind(lambda first: _blocks(field, tensors, space, first)),
         )
         found: Threshold = magnitudes.threshold(kept)
         return found
@@ -146,7 +149,7 @@ class TensorFacts:
         key = self._draw(i)
         if not self._store.keep or self.numel > SMALL:
             return Draws(key)
-        found: Draws = self._store.get(("draws", key), lambda: self._known(key))
+        found: Draws = self._store.get(("draws", key, self.numel), lambda: self._known(key))
         return found
 
     def _known(self, key: int) -> Draws:
@@ -155,11 +158,18 @@ class TensorFacts:
         out, scratch = torch.empty_like(iota), torch.empty_like(iota)
         return Draws(key, Draws(key).block(0, iota, out, scratch))
 
-    def _finite(self, i: int) -> bool:
+    def extreme(self, i: int) -> float:
+        """Return the largest magnitude of input i; NaN or infinite if the input is not finite."""
+        return float(self._store.get(("extreme", self._keys[i]), lambda: self._extreme(i)))
+
+    def _extreme(self, i: int) -> float:
         tensor = self._tensors[i]
         if tensor.element_size() == 1:
             tensor = tensor.float()  # no arithmetic on float8
-        return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
+        if not tensor.numel():
+            return 0.0
+        low, high = torch.stack(tensor.aminmax()).tolist()
+        return max(abs(low), abs(high)) if low <= high else math.nan
 
     def _identity(self, field: Field) -> tuple[Hashable, ...]:
         return (field.identity(), *(self._keys[i] for i in field.inputs))
@@ -171,13 +181,19 @@ class TensorFacts:
             part = part.float() - self._tensors[0][start:stop].float()
         return part.double()
 
+    def _bound(self, i: int, *, delta: bool) -> float:
+        return self.extreme(i) + (self.extreme(0) if delta else 0.0)
+
     def _dot(self, i: int, j: int, *, deltas: bool) -> float:
-        sums: list[float] = []
+        bound = self._bound(i, delta=deltas) * self._bound(j, delta=deltas)
+        first, second = anchors(bound, torch.float64)
+        parts: list[tuple[float, float]] = []
         for start in range(0, self.numel, BLOCK):
             a = self._double(i, start, start + BLOCK, delta=deltas)
             b = a if i == j else self._double(j, start, start + BLOCK, delta=deltas)
-            sums.extend(_row_sums(a * b))
-        return _total(sums)
+            coarse, fine = split_sums(a * b, first, second)
+            parts.append((float(coarse), float(fine)))
+        return exact_sum(parts)
 
     def _dots(self, i: int, j: int, groups: Groups, *, deltas: bool) -> torch.Tensor:
         size, device = groups.size, self._workspace.device
@@ -199,14 +215,19 @@ class TensorFacts:
         return result
 
     def _total(self, field: Field) -> float:
-        space = self._workspace
-        # Whole rows in every block, so that the sums do not depend on the size of a block.
-        if space.block % _ROW:
-            space = Workspace(space.device, _ROW)
-        sums: list[float] = []
-        for _, values in _blocks(field, self._tensors, space):
-            sums.extend(_row_sums(values.abs_()))
-        return _total(sums)
+        bound = field.bound([self.extreme(i) for i in range(len(self._tensors))])
+        dtype = torch.float32 if bound < _LARGE else torch.float64
+        compiled = self._workspace.compiled
+        if compiled is not None and dtype == torch.float32:
+            found = compiled.total(field, self._tensors, bound)
+            if found is not None:
+                return found
+        first, second = anchors(bound, dtype)
+        parts: list[tuple[float, float]] = []
+        for _, values in _blocks(field, self._tensors, self._workspace):
+            coarse, fine = split_sums(values.abs_().to(dtype), first, second)
+            parts.append((float(coarse), float(fine)))
+        return exact_sum(parts)
 
     def _ranks(self, field: Field) -> torch.Tensor:
         values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)
@@ -228,31 +249,11 @@ class TensorFacts:
 
 
 def _blocks(
-    field: Field, tensors: Sequence[torch.Tensor], space: Workspace
+    field: Field, tensors: Sequence[torch.Tensor], space: Workspace, first: int = 0
 ) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the blocks of a field."""
+    """Yield the blocks of a field from element `first` on."""
     numel = tensors[0].numel()
-    for start in range(0, numel, space.block):
+    for start in range(first, numel, space.block):
         space.enter(tensors, start, min(start + space.block, numel))
         yield start, field(space)
     space.leave()
-
-
-def _row_sums(values: torch.Tensor) -> list[float]:
-    """Sum rows of fixed length, each by one thread; in float64 where float32 overflows."""
-    rows = values.numel() // _ROW
-    whole, rest = values[: rows * _ROW].view(rows, _ROW), values[rows * _ROW :]
-    for dtype in (None, torch.float64):
-        sums: list[float] = whole.sum(dim=1, dtype=dtype).tolist() if rows else []
-        if rest.numel():
-            sums.append(float(rest.sum(dtype=dtype)))
-        if all(map(math.isfinite, sums)):
-            break
-    return sums
-
-
-def _total(sums: list[float]) -> float:
-    """Add exactly; NaN if a part is not finite."""
-    if not all(map(math.isfinite, sums)):
-        return math.nan
-    return math.fsum(sums)

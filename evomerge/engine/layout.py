@@ -6,12 +6,14 @@ structure and checkpoints.
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from evomerge.checkpoints import Checkpoint, is_embedding, is_head
 from evomerge.engine.config import merged_config
+from evomerge.engine.rows import RowMap
+from evomerge.engine.vocabulary import Vocabulary, is_token_tensor, num_rows
 from evomerge.errors import CheckpointError, RecipeError
 
 __all__ = ["Layout", "LayoutTensor", "SliceKey", "find_layout"]
@@ -34,7 +36,8 @@ class LayoutTensor:
         position: Place in the slice from 0 to 1, or None outside the layers.
         inputs: Its names in the slice's inputs.
         dtypes: Its types there.
-        shape: Its sizes, the same everywhere.
+        shape: Its sizes, the same everywhere once `rows` are applied.
+        rows: How the rows of each input are rearranged; None if all stay as they are.
     """
 
     name: str
@@ -43,6 +46,7 @@ class LayoutTensor:
     inputs: tuple[str, ...]
     dtypes: tuple[str, ...]
     shape: tuple[int, ...]
+    rows: tuple[RowMap | None, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class _Input:
+    model: str
     checkpoint: Checkpoint
     start: int
     stop: int
@@ -85,7 +90,12 @@ class _Problems:
         more = len(lines) - _MAX_LINES
         tail = [f"  … and {more} more"] if more > 0 else []
         embedding = any(is_embedding(line.split(":")[0].strip()) for line in lines)
-        hint = " Models with different vocabularies cannot be merged yet." if embedding else ""
+        hint = (
+            " For models with different tokens or numbers of embedding rows, say which tokens the "
+            "merged model has, with tokenizer: {source: union}, {source: base} or {source: MODEL}."
+            if embedding
+            else ""
+        )
         raise CheckpointError(
             "the models to merge must have the same tensors with the same shapes; these "
             f"{len(lines)} differ.{hint}\n" + "\n".join([*lines[:_MAX_LINES], *tail])
@@ -94,7 +104,11 @@ class _Problems:
 
 @lru_cache(maxsize=16)
 def find_layout(
-    slices: tuple[SliceKey, ...], donor: str, checkpoints: tuple[tuple[str, Checkpoint], ...]
+    slices: tuple[SliceKey, ...],
+    donor: str,
+    checkpoints: tuple[tuple[str, Checkpoint], ...],
+    vocabulary: Vocabulary | None = None,
+    bases: tuple[str | None, ...] = (),
 ) -> Layout:
     """Lay out the merged model.
 
@@ -102,17 +116,20 @@ def find_layout(
         slices: The inputs of each slice.
         donor: Name of the model whose config is taken.
         checkpoints: Names and checkpoints.
+        vocabulary: The tokens of the merged model; None to take embedding rows as they stand.
+        bases: The base model of each slice, to whose embedding rows the others fall back.
 
     Raises:
         RecipeError: if a layer range leaves its model.
         CheckpointError: if the models disagree; one message lists all tensors that do.
     """
     named = dict(checkpoints)
-    inputs = [tuple(_input(named[model], span) for model, span in part) for part in slices]
+    inputs = [tuple(_input(model, named[model], span) for model, span in part) for part in slices]
     for part in inputs:
         _check_lengths(part)
     lengths = [part[0].stop - part[0].start for part in inputs]
-    builder = _Builder(named[donor], inputs, sum(lengths))
+    words = _Words(vocabulary, named, bases)
+    builder = _Builder(named[donor], inputs, sum(lengths), words)
     before = [builder.outside(name, 0, inputs[0]) for name in builder.names_outside(after=False)]
     inside: list[LayoutTensor] = []
     first = 0
@@ -134,17 +151,19 @@ def find_layout(
     ]
     tied = named[donor].tied and not heads
     config = merged_config(named[donor], origins, tied=tied)
+    if vocabulary is not None:
+        config = vocabulary.follow(config, donor)
     return Layout(tensors, config)
 
 
-def _input(checkpoint: Checkpoint, span: tuple[int, int] | None) -> _Input:
+def _input(model: str, checkpoint: Checkpoint, span: tuple[int, int] | None) -> _Input:
     count = checkpoint.layers.count
     start, stop = span or (0, count)
     if stop > count:
         raise RecipeError(
             f"layer_range [{start}, {stop}] of {checkpoint.name}: the model has {count} layers"
         )
-    return _Input(checkpoint, start, stop)
+    return _Input(model, checkpoint, start, stop)
 
 
 def _check_lengths(part: tuple[_Input, ...]) -> None:
@@ -160,11 +179,54 @@ def _layer_donor(part: tuple[_Input, ...], donor: Checkpoint) -> _Input:
     return next((source for source in part if source.checkpoint is donor), part[0])
 
 
+@dataclass(frozen=True, slots=True)
+class _Words:
+    """The rearrangement of embeddings and heads."""
+
+    vocabulary: Vocabulary | None
+    checkpoints: Mapping[str, Checkpoint]
+    bases: tuple[str | None, ...]
+
+    def rearranges(self, names: tuple[str, ...], part: tuple[_Input, ...]) -> bool:
+        """Tell whether a tensor of the slice's inputs has a row for each token."""
+        return self.vocabulary is not None and all(
+            is_token_tensor(name, source.checkpoint)
+            for name, source in zip(names, part, strict=True)
+        )
+
+    def apply(self, tensor: LayoutTensor, part: tuple[_Input, ...]) -> LayoutTensor:
+        """Return the tensor with one row for each token of the merged model."""
+        vocabulary = self.vocabulary
+        assert vocabulary is not None  # noqa: S101 - `rearranges` came first
+        models = [source.model for source in part]
+        named = dict.fromkeys(s.source.model for _, s in vocabulary.rules if s.source.model)
+        rule_tensors = {m: _token_tensor(tensor.name, self.checkpoints[m]) for m in named}
+        found = [(m, self.checkpoints[m], n) for m, n in zip(models, tensor.inputs, strict=True)]
+        found += [(m, self.checkpoints[m], n) for m, n in rule_tensors.items() if m not in models]
+        rest = tensor.shape[1:]
+        other = next((m for m, opened, n in found if opened.tensors[n].shape[1:] != rest), None)
+        if other is not None:
+            raise CheckpointError(
+                f"{tensor.name}: a row has the shape {list(rest)}, and "
+                f"{list(self.checkpoints[other].tensors[rule_tensors[other]].shape[1:])} in "
+                f"{other}, which tokenizer.tokens names; take rows from models of one width"
+            )
+        rows = {m: opened.tensors[n].shape[0] for m, opened, n in found}
+        base = self.bases[tensor.slice] if self.bases else None
+        maps = vocabulary.row_maps(
+            tuple(zip(models, tensor.inputs, strict=True)), base, rule_tensors, rows
+        )
+        return replace(tensor, shape=(vocabulary.size, *rest), rows=maps)
+
+
 class _Builder:
     """Builds the tensors of a layout and collects what does not fit."""
 
-    def __init__(self, donor: Checkpoint, inputs: list[tuple[_Input, ...]], count: int) -> None:
+    def __init__(
+        self, donor: Checkpoint, inputs: list[tuple[_Input, ...]], count: int, words: _Words
+    ) -> None:
         self._donor = donor
+        self._words = words
         self._inputs = inputs
         self._shift = count - donor.layers.count
         self._reference = _shapes_inside(donor)
@@ -192,13 +254,14 @@ class _Builder:
             return None
         split = self._donor.layers.split(name)
         merged = self._donor.layers.join(split[0] + self._shift, split[1]) if split else name
-        tensor = self._tensor(merged, index, None, found, part)
+        loose = self._words.rearranges(found, part)
+        tensor = self._tensor(merged, index, None, found, part, loose=loose)
         known = self._donor.tensors.get(name)
-        if tensor is not None and known is not None and known.shape != tensor.shape:
+        if tensor is not None and known is not None and known.shape[loose:] != tensor.shape[loose:]:
             self.problems.add(
                 name, {part[0].checkpoint.name: tensor.shape, self._donor.name: known.shape}
             )
-        return tensor
+        return self._words.apply(tensor, part) if tensor is not None and loose else tensor
 
     def layers(self, index: int, part: tuple[_Input, ...], first: int) -> Iterator[LayoutTensor]:
         """Lay out the layers of a slice, numbered from `first`."""
@@ -235,9 +298,12 @@ class _Builder:
         position: float | None,
         names: tuple[str, ...],
         part: tuple[_Input, ...],
+        *,
+        loose: bool = False,
     ) -> LayoutTensor | None:
+        """Lay out a tensor on which the inputs agree, in all sizes but the first if `loose`."""
         infos = [s.checkpoint.tensors.get(n) for n, s in zip(names, part, strict=True)]
-        if any(info is None for info in infos) or len({i.shape for i in infos if i}) > 1:
+        if any(info is None for info in infos) or len({i.shape[loose:] for i in infos if i}) > 1:
             shapes = (info.shape if info else None for info in infos)
             models = (source.checkpoint.name for source in part)
             self.problems.add(merged, dict(zip(models, shapes, strict=True)))
@@ -259,6 +325,17 @@ def _is_after(name: str, checkpoint: Checkpoint) -> bool:
     parent, _, _ = checkpoint.layers.prefix.rpartition(".")
     beside = not parent or name.startswith(f"{parent}.")
     return beside and name.count(".") - parent.count(".") <= 2
+
+
+def _token_tensor(name: str, checkpoint: Checkpoint) -> str:
+    """Return the embedding or head of a model that is not merged itself."""
+    own = _tied_name(name, checkpoint)
+    if not is_token_tensor(own, checkpoint):
+        raise CheckpointError(
+            f"{checkpoint.name} has no tensor {name!r} with {num_rows(checkpoint)} rows, and "
+            "tokenizer.tokens wants a row of it; take rows from models of one architecture"
+        )
+    return own
 
 
 def _tied_name(name: str, checkpoint: Checkpoint) -> str:

@@ -37,7 +37,7 @@ def materialize(plan: MergePlan, bank: Bank, out: Mapping[str, torch.Tensor], *,
         extremes = merge_tensor(
             plan,
             tensor,
-            [bank.tensor(model, name, compute) for model, name in tensor.inputs],
+            bank.inputs(tensor, compute),
             out[tensor.name],
             fingerprint=bank.fingerprint,
             store=bank.facts,

@@ -80,6 +80,10 @@ def merge_tensor(
     dtype = torch_dtype(tensor.dtype)
     direct = out.is_contiguous()
     goal = (out if direct else torch.empty(out.shape, dtype=dtype, device=out.device)).view(-1)
+    if direct and workspace.compiled is not None:
+        largest = workspace.compiled.merge(kernel, flat, dtype, goal)
+        if largest is not None:
+            return [largest]
     extremes: Extremes = []
     for start in range(0, facts.numel, workspace.block):
         stop = min(start + workspace.block, facts.numel)

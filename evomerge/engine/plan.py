@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints import Checkpoint
-from evomerge.engine.assets import check_tokenizers, tokenizer_donor
+from evomerge.engine.assets import TokenizerPlan, plan_tokenizer
 from evomerge.engine.config import with_dtype
 from evomerge.engine.layout import Layout, LayoutTensor, find_layout
+from evomerge.engine.rows import RowMap
+from evomerge.engine.vocabulary import Vocabulary, VocabularyRequest, find_vocabulary
 from evomerge.errors import CheckpointError, RecipeError, nearest
 from evomerge.methods import METHODS, MethodSpec, ParameterSpec
 from evomerge.methods.interface import Settings
@@ -33,6 +34,8 @@ class PlannedTensor:
         dtype: Its type, to which the float32 result is rounded once.
         inputs: Model and tensor names of its sources, in the order in which the method takes them.
         settings: The method's numbers; None if the first input is copied as it is (integers).
+        rows: For an embedding or head how the rows of each input are rearranged; None if all stay
+            as they are.
     """
 
     name: str
@@ -40,11 +43,32 @@ class PlannedTensor:
     dtype: str
     inputs: tuple[tuple[str, str], ...]
     settings: Settings | None
+    rows: tuple[RowMap | None, ...] | None = None
 
     @property
     def numel(self) -> int:
         """Number of elements."""
         return math.prod(self.shape)
+
+    def row_map(self, i: int) -> RowMap | None:
+        """Return how the rows of input i are rearranged."""
+        return None if self.rows is None else self.rows[i]
+
+    def content(self, i: int) -> tuple[str, ...]:
+        """Return what identifies the content of input i, rearranged rows included."""
+        rows = self.row_map(i)
+        return self.inputs[i] if rows is None else (*self.inputs[i], rows.key)
+
+    def stored(self) -> tuple[tuple[str, str], ...]:
+        """Return model and tensor names of all that is read for this tensor."""
+        if self.rows is None:
+            return self.inputs
+        maps = [self.row_map(i) for i in range(len(self.inputs))]
+        read = [
+            (pair,) if rows is None else rows.used()
+            for pair, rows in zip(self.inputs, maps, strict=True)
+        ]
+        return tuple(dict.fromkeys(pair for pairs in read for pair in pairs))
 
 
 @dataclass(frozen=True)
@@ -58,8 +82,8 @@ class MergePlan:
         out_dtype: Type of most of the result.
         config: The merged model's `config.json`.
         config_donor: Name of the model that gives config and generation config.
-        tokenizer_donor: Name of the model that gives the tokenizer.
-        tokenizer: Its folder.
+        generation_config: The merged model's `generation_config.json`, or None.
+        tokenizer: Its tokenizer.
     """
 
     method: str
@@ -68,8 +92,8 @@ class MergePlan:
     out_dtype: str
     config: Mapping[str, Any]
     config_donor: str
-    tokenizer_donor: str
-    tokenizer: Path
+    generation_config: Mapping[str, Any] | None
+    tokenizer: TokenizerPlan
 
     @property
     def num_parameters(self) -> int:
@@ -100,15 +124,19 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePl
     slices = merge_slices(recipe, method)
     donor = recipe.base_model or slices[0].base_model or slices[0].inputs[0].model
     opened = tuple((name, checkpoints[name]) for name in names)
+    vocabulary = _find_vocabulary(recipe, slices, donor, opened)
     layout = find_layout(
         tuple(tuple((s.model, s.layer_range) for s in part.inputs) for part in slices),
         donor,
         opened,
+        vocabulary,
+        tuple(part.base_model for part in slices),
     )
-    check_tokenizers(recipe.tokenizer_name(), opened)
     tensors = _plan_tensors(recipe, method, slices, layout)
     dtype = recipe.out_dtype or recipe.dtype or _usual_dtype(tensors)
-    tokenizer = tokenizer_donor(recipe.tokenizer_name(), donor, opened)
+    generation = checkpoints[donor].generation_config
+    if vocabulary is not None and generation is not None:
+        generation = vocabulary.follow(generation, donor, sized=False)
     return MergePlan(
         method=method.name,
         outputs=tensors,
@@ -116,9 +144,31 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePl
         out_dtype=dtype,
         config=with_dtype(layout.config, dtype),
         config_donor=donor,
-        tokenizer_donor=tokenizer,
-        tokenizer=checkpoints[tokenizer].path,
+        generation_config=generation,
+        tokenizer=plan_tokenizer(vocabulary, recipe.chat_template, donor, opened),
     )
+
+
+def _find_vocabulary(
+    recipe: Recipe,
+    slices: Sequence[MergeSlice],
+    donor: str,
+    opened: tuple[tuple[str, Checkpoint], ...],
+) -> Vocabulary | None:
+    """Return the tokens that the recipe asks for; None if it takes embedding rows as they stand."""
+    source = recipe.tokenizer_name()
+    if source is None:
+        return None
+    merged = dict.fromkeys(s.model for part in slices for s in part.inputs)
+    merged |= dict.fromkeys([donor])
+    request = VocabularyRequest(
+        source=donor if source == "base" else source,
+        tokens=recipe.token_settings(),
+        multiple=recipe.tokenizer.pad_to_multiple_of if recipe.tokenizer is not None else None,
+        donor=donor,
+        merged=tuple(merged),
+    )
+    return find_vocabulary(request, opened)
 
 
 def _plan_tensors(
@@ -135,7 +185,9 @@ def _plan_tensors(
         if all(dtype in _FLOATS for dtype in entry.dtypes):
             settings = resolvers[entry.slice].settings(entry)
             dtype = wanted or _promote(entry.dtypes)
-            tensors.append(PlannedTensor(entry.name, entry.shape, dtype, inputs, settings))
+            tensors.append(
+                PlannedTensor(entry.name, entry.shape, dtype, inputs, settings, entry.rows)
+            )
         else:
             first = entry.dtypes[0]
             tensors.append(PlannedTensor(entry.name, entry.shape, first, inputs[:1], None))
@@ -173,7 +225,8 @@ class _Resolver:
             if not spec.per_model
         ]
         # The base of task vectors has no parameters of its own, whatever the recipe gives it.
-        first = 0 if method.base_is_source else 1
+        first = 1 if part.has_base else 0
+        self._has_base = part.has_base
         self._own = [
             (
                 first + i,
@@ -199,7 +252,7 @@ class _Resolver:
             {spec.name: self._value(spec, rule, tensor, i) for spec, rule in rules}
             for i, rules in self._own
         )
-        settings = Settings(shared, own)
+        settings = Settings(shared, own, self._has_base)
         if self._is_constant:
             self._constant = settings
         return settings

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
+from evomerge.engine.compiled import CompiledFormulas
+
 __all__ = ["BLOCK", "Workspace"]
 
 BLOCK = 1 << 16
@@ -20,12 +22,18 @@ class Workspace:
     Implements `evomerge.methods.interface.Block`.
     """
 
-    def __init__(self, device: torch.device, block: int = BLOCK) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        block: int = BLOCK,
+        compiled: CompiledFormulas | None = None,
+    ) -> None:
         """Make an empty workspace.
 
         Args:
             device: Where the tensors are.
             block: Elements in a block.
+            compiled: What merges whole tensors in one pass, where it can.
 
         Raises:
             ValueError: if `block` is not a power of two.
@@ -34,6 +42,7 @@ class Workspace:
             raise ValueError(f"a block has a power of two elements, got {block}")
         self.device = device
         self.block = block
+        self.compiled = compiled
         self.start = 0
         self._numel = 0
         self._inputs: Sequence[torch.Tensor] = ()

@@ -27,7 +27,13 @@ class ScoreRow:
 
 
 def model_card(
-    recipe: Recipe, *, seed: int, title: str, rows: Sequence[ScoreRow] = (), note: str = ""
+    recipe: Recipe,
+    *,
+    seed: int,
+    title: str,
+    rows: Sequence[ScoreRow] = (),
+    note: str = "",
+    before: Sequence[Recipe] = (),
 ) -> str:
     """Return a README.md for a merged model.
 
@@ -37,13 +43,15 @@ def model_card(
         title: Heading.
         rows: Measured scores; all rows have the columns of the first.
         note: A sentence or more about how the recipe was found.
+        before: The recipes of the stages whose results this one uses, in the order of their run.
     """
-    models = recipe.model_names()
+    recipes = (*before, recipe)
+    models = _models(recipes)
     front: dict[str, Any] = {
         "library_name": "transformers",
         "tags": ["merge", "evomerge"],
     }
-    hub = [name for name in models if not Path(name).exists() and name.count("/") == 1]
+    hub = _repositories(models)
     if hub:
         front["base_model"] = hub
         front["base_model_relation"] = "merge"
@@ -67,13 +75,28 @@ def model_card(
         "## Recipe",
         "",
         "```yaml",
-        recipe.to_yaml().strip(),
+        "---\n".join(each.to_yaml() for each in recipes).strip(),
         "```",
         "",
         f"Made again with `evomerge merge recipe.yml OUT --seed {seed}`.",
         "",
     ]
     return "\n".join(lines)
+
+
+def _models(recipes: Sequence[Recipe]) -> list[str]:
+    """Return the models that recipes start from: all but each other's results."""
+    stages = [recipe.name for recipe in recipes[:-1]]
+    names = [name for recipe in recipes for name in recipe.model_names()]
+    parts = (name.partition("+")[2] if name.partition("+")[0] in stages else name for name in names)
+    return list(dict.fromkeys(part for part in parts if part))
+
+
+def _repositories(models: Sequence[str]) -> list[str]:
+    """Return the hub's names among models and their adapters, without revisions."""
+    parts = [part for name in models if not Path(name).exists() for part in name.split("+")]
+    names = [part.partition("@")[0] for part in parts if not Path(part).exists()]
+    return list(dict.fromkeys(name for name in names if name.count("/") == 1))
 
 
 def _table(rows: Sequence[ScoreRow]) -> list[str]:

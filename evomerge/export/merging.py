@@ -1,20 +1,26 @@
 """A recipe, or a trial of a run, as a model on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from evomerge.checkpoints import locate_models
 from evomerge.documents import Origin
 from evomerge.engine import merge_to_disk
 from evomerge.export.card import ScoreRow, model_card
 from evomerge.export.scores import card_note, card_rows
-from evomerge.recipe import Recipe, load_recipe, parse_recipe
-from evomerge.search import TrialRecord, open_run
+from evomerge.export.staging import (
+    ByteProgress,
+    MergeSettings,
+    StageStart,
+    locate_stages,
+    merge_stages,
+)
+from evomerge.recipe import Recipe, load_stages, parse_recipe
+
+if TYPE_CHECKING:
+    from evomerge.search import TrialRecord
 
 __all__ = ["ByteProgress", "export_run", "merge_recipe"]
-
-ByteProgress = Callable[[int, int], None]
-"""Called with the bytes done and the bytes in all."""
 
 
 def merge_recipe(
@@ -25,8 +31,14 @@ def merge_recipe(
     rows: Sequence[ScoreRow] = (),
     note: str = "",
     progress: ByteProgress | None = None,
+    device: str = "cpu",
+    shard_bytes: float = 5e9,
+    on_stage: StageStart | None = None,
 ) -> Path:
     """Merge a recipe to a model directory: weights, config, tokenizer, recipe and model card.
+
+    A file of several recipes is a merge in stages. Of these the one that no other uses is the
+    result; several such results go to one folder each, below `out`, by their names.
 
     Args:
         recipe: A recipe or its file.
@@ -35,6 +47,9 @@ def merge_recipe(
         rows: Measured scores for the card.
         note: How the recipe was found, for the card.
         progress: Who watches.
+        device: Where to compute: `cpu`, `cuda` or `auto`.
+        shard_bytes: Largest size of a weights file.
+        on_stage: Told before each stage of a merge in several.
 
     Returns:
         The directory.
@@ -44,11 +59,22 @@ def merge_recipe(
     """
     out = Path(out)
     if not isinstance(recipe, Recipe):
-        path = Path(recipe)
-        data = locate_models(load_recipe(path).to_dict(), path.parent)
-        recipe = parse_recipe(data, Origin(str(path)))
+        stages = locate_stages(load_stages(Path(recipe)), Path(recipe).parent)
+        if len(stages) > 1:
+            settings = MergeSettings(seed, device, shard_bytes, progress)
+            merge_stages(stages, out, settings, rows=rows, note=note, on_stage=on_stage)
+            return out
+        recipe = stages[0].recipe
     card = model_card(recipe, seed=seed, title=out.name, rows=rows, note=note)
-    merge_to_disk(recipe, out, seed=seed, progress=progress, model_card=card)
+    merge_to_disk(
+        recipe,
+        out,
+        seed=seed,
+        shard_bytes=shard_bytes,
+        progress=progress,
+        model_card=card,
+        device=device,
+    )
     return out
 
 
@@ -58,7 +84,7 @@ def export_run(
     *,
     trial: int | None = None,
     progress: ByteProgress | None = None,
-) -> TrialRecord:
+) -> "TrialRecord":
     """Write a run's winner, or another trial, as a model directory.
 
     The weights are bit for bit those that the trial was scored with.
@@ -75,6 +101,8 @@ def export_run(
     Raises:
         EvomergeError: with nothing written.
     """
+    from evomerge.search import open_run
+
     opened = open_run(run)
     record = opened.trial(trial)
     merge_recipe(

@@ -1,15 +1,18 @@
 """What a run measured, in the words of a model card."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from evomerge.evaluation import Estimate, TaskScore
 from evomerge.export.card import ScoreRow
-from evomerge.search import Summary, TrialRecord
+
+if TYPE_CHECKING:
+    from evomerge.evaluation import Estimate, TaskScore
+    from evomerge.search import Summary, TrialRecord
 
 __all__ = ["card_note", "card_rows"]
 
 
-def card_rows(record: TrialRecord, records: Iterable[TrialRecord]) -> list[ScoreRow]:
+def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[ScoreRow]:
     """Return the table's rows: the exported trial, then the baselines.
 
     Held-out scores where the trial has them, else search scores.
@@ -36,7 +39,7 @@ def card_rows(record: TrialRecord, records: Iterable[TrialRecord]) -> list[Score
     return found
 
 
-def card_note(run: str, record: TrialRecord, seed: int) -> str:
+def card_note(run: str, record: "TrialRecord", seed: int) -> str:
     """Return the sentence that says how the recipe was found and how it was scored."""
     if record.holdout:
         scored = "The scores are on items that the search never saw."

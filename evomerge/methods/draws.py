@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["Draws", "draw_bound", "draw_key", "drop"]
+__all__ = ["ROUNDS", "Draws", "draw_bound", "draw_key", "keep"]
 
 _LOW = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
-# lowbias32, found by C. Wellons 2018 (hash-prospector): shifts and odd multipliers
-_SHIFTS = (16, 15, 16)
-_MULTIPLIERS = (0x7FEB352D, 0x846CA68B)
+# lowbias32, found by C. Wellons 2018 (hash-prospector)
+ROUNDS = ((16, 0x7FEB352D), (15, 0x846CA68B - (1 << 32)), (16, None))
+"""Shifts and multipliers of the finalizer."""
 
 
 def draw_key(seed: int, tensor: str, source: str) -> int:
@@ -53,6 +53,10 @@ class Draws:
     key: int
     known: torch.Tensor | None = None
 
+    def start(self) -> tuple[int, int]:
+        """Return the stride and the offset of the first 2**32 elements, as int32."""
+        return _signed((self.key >> 32) | 1), _signed(self.key)
+
     def block(
         self, start: int, iota: torch.Tensor, out: torch.Tensor, scratch: torch.Tensor
     ) -> torch.Tensor:
@@ -70,27 +74,24 @@ class Draws:
         offset = (self.key ^ ((start >> 32) * _GOLDEN)) & _LOW
         torch.mul(iota, _signed(stride), out=out)
         out.add_(_signed(start * stride + offset))
-        for shift, multiplier in zip(_SHIFTS, (*_MULTIPLIERS, None), strict=True):
+        for shift, multiplier in ROUNDS:
             # int32 shifts keep the sign: the mask makes them logical.
             torch.bitwise_right_shift(out, shift, out=scratch)
             out.bitwise_xor_(scratch.bitwise_and_((1 << (32 - shift)) - 1))
             if multiplier is not None:
-                out.mul_(_signed(multiplier))
+                out.mul_(multiplier)
         return out
 
 
-def drop(delta: torch.Tensor, density: float, numbers: torch.Tensor, scratch: torch.Tensor) -> None:
-    """Set elements of a block to 0, each with probability `1 - density`, 0 < density < 1.
+def keep(values: torch.Tensor, mask: torch.Tensor) -> None:
+    """Set elements to 0 where a mask is 0.
 
     Args:
-        delta: float32 of shape (n,).
-        density: Probability of keeping.
-        numbers: From `Draws.block`.
-        scratch: int32 of shape (n,).
+        values: float32 of shape (n,).
+        mask: int32 of 0 and 1, which is spoilt.
     """
     # 1 and 0 become all bits and none; on a float32's bits that is the element and 0.
-    torch.lt(numbers, draw_bound(density), out=scratch)
-    delta.view(torch.int32).bitwise_and_(scratch.neg_())
+    values.view(torch.int32).bitwise_and_(mask.neg_())
 
 
 def _signed(value: int) -> int:

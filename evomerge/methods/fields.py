@@ -1,6 +1,6 @@
 """Numbers for each element that methods add up or rank: fields over the inputs."""
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +24,10 @@ class TaskVector:
     def identity(self) -> Hashable:
         """Return its name."""
         return "task vector"
+
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return extremes[0] + extremes[self.i]
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block."""
@@ -54,6 +58,10 @@ class Sparse:
         """Return the sparsifier's name."""
         return self.name
 
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return extremes[0] + extremes[self.i]
+
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block."""
         delta = TaskVector(self.i)(block)
@@ -70,6 +78,10 @@ class Variance:
     def identity(self) -> Hashable:
         """Return its name."""
         return "variance"
+
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return (2.0 * (extremes[0] + max(extremes))) ** 2
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block; it takes the scratch from 0 to 2."""
@@ -101,6 +113,11 @@ class Importance:
     def identity(self) -> Hashable:
         """Return its name."""
         return "importance"
+
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        largest = float(self.divergence.max()) if self.divergence.numel() else 0.0
+        return (extremes[0] + extremes[1]) * largest
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block; it takes the scratch 2."""

@@ -6,7 +6,7 @@ elements after the other. All arithmetic is float32 and elementwise, one roundin
 the bits do not depend on how a tensor is cut into blocks.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -96,7 +96,11 @@ class Field(Protocol):
         ...
 
     def identity(self) -> Hashable:
-        """Return what distinguishes it from other fields of the same inputs."""
+        """Return what distinguishes it from other fields of the same inputs; None: not kept."""
+        ...
+
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds, from the largest magnitude of each input."""
         ...
 
     def __call__(self, block: "Block") -> torch.Tensor:

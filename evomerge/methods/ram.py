@@ -1,5 +1,6 @@
 """Reinforced agent merging: average what several models changed, keep what only one changed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +22,10 @@ class _Changed:
     def identity(self) -> tuple[object, ...]:
         """Return its numbers."""
         return "changed", self.i, self.epsilon, self.shared
+
+    def bound(self, _extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return 1.0
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block; it takes the scratch from 0 to 2."""

@@ -1,9 +1,11 @@
 """Select, calculate, erase: weights for each tensor from how much the models changed it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
+from evomerge.methods.draws import keep
 from evomerge.methods.fields import TaskVector, Variance
 from evomerge.methods.interface import Block, Facts, Kernel, Settings
 from evomerge.methods.sparsifiers import Clear, Selection
@@ -25,12 +27,16 @@ class _Energy:
     def identity(self) -> None:
         """It changes with the number of selected elements."""
 
+    def bound(self, extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return (extremes[0] + extremes[self.i]) ** 2
+
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block."""
         mask = self.selection.mask(block) if self.selection is not None else None
         delta = TaskVector(self.i)(block)
         if mask is not None:
-            delta.mul_(mask)
+            keep(delta, mask)
         return delta.square_()
 
 
@@ -43,6 +49,10 @@ class _Varies:
     def identity(self) -> str:
         """Return its name."""
         return "varies"
+
+    def bound(self, _extremes: Sequence[float]) -> float:
+        """Return a number that no element exceeds."""
+        return 1.0
 
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block."""

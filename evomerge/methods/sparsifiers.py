@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from evomerge.methods.draws import Draws, drop
+from evomerge.methods.draws import Draws, keep
 from evomerge.methods.interface import Block, Facts, Field, Threshold
 
 __all__ = [
@@ -70,28 +70,33 @@ class Window:
         """Clear a block outside the window."""
         magnitude, last = self.cut.magnitude, self.cut.last_index
         size = torch.abs(delta, out=block.scratch(0))
-        inside = block.scratch(1)
+        inside = block.integers(1)
         torch.lt(size, magnitude, out=inside)
         if last is not None and last + 1 - block.start < delta.numel():
             start = max(0, last + 1 - block.start)
             torch.le(size[start:], magnitude, out=inside[start:])
-        delta.mul_(inside)
+        keep(delta, inside)
         if self.kept is not None:
             self.kept(block, delta)
 
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Drop at random (Yu et al. 2024, equation 1)."""
+    """Drop at random (Yu et al. 2024, equation 1).
+
+    Attributes:
+        draws: Random numbers.
+        bound: A draw below it keeps the element.
+    """
 
     draws: Draws
-    density: float
+    bound: int
 
     def __call__(self, block: Block, delta: torch.Tensor) -> None:
         """Drop elements of a block."""
         scratch = block.integers(1)
         numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
-        drop(delta, self.density, numbers, scratch)
+        keep(delta, torch.lt(numbers, self.bound, out=scratch))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,20 +106,21 @@ class RankedDrop:
     Attributes:
         draws: Random numbers.
         ranks: Each element's place in its row, of shape (numel,).
-        bounds: For each place the number below which a draw keeps the element, int32.
+        low: A draw below `low + step * rank` keeps the element.
+        step: See `low`; neither leaves the range of int32.
     """
 
     draws: Draws
     ranks: torch.Tensor
-    bounds: torch.Tensor
+    low: int
+    step: int
 
     def __call__(self, block: Block, delta: torch.Tensor) -> None:
         """Drop elements of a block."""
         scratch = block.integers(1)
         numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
-        ranks = self.ranks[block.start : block.start + delta.numel()]
-        kept = torch.lt(numbers, self.bounds.index_select(0, ranks.int()), out=scratch)
-        delta.view(torch.int32).bitwise_and_(kept.neg_())
+        bounds = block.integers(2).copy_(self.ranks[block.start : block.start + delta.numel()])
+        keep(delta, torch.lt(numbers, bounds.mul_(self.step).add_(self.low), out=scratch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +131,10 @@ class Selection:
     threshold: Threshold
 
     def mask(self, block: Block) -> torch.Tensor:
-        """Return 1 where a block's elements are selected and 0 elsewhere."""
+        """Return 1 where a block's elements are selected and 0 elsewhere, int32."""
         magnitude, last = self.threshold.magnitude, self.threshold.last_index
         value = self.field(block)
-        mask = torch.ge(value, magnitude, out=block.scratch(_MASK))
+        mask = torch.ge(value, magnitude, out=block.integers(_MASK))
         if last is not None and last + 1 - block.start < value.numel():
             start = max(0, last + 1 - block.start)
             torch.gt(value[start:], magnitude, out=mask[start:])

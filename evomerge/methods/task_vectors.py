@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.errors import RecipeError
-from evomerge.methods.draws import draw_bound
+from evomerge.methods.draws import draw_bound, keep
 from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Block, Facts, Kernel, Settings, Threshold, Value
 from evomerge.methods.sparsifiers import (
@@ -36,6 +36,7 @@ from evomerge.methods.sparsifiers import (
 )
 
 __all__ = [
+    "NO_WEIGHT",
     "TaskVectors",
     "breadcrumbs",
     "breadcrumbs_ties",
@@ -47,7 +48,9 @@ __all__ = [
     "ties",
 ]
 
-_NO_WEIGHT = 1e-8
+NO_WEIGHT = 1e-8
+"""A sum of weights nearer to 0 is none, and nothing is divided by it."""
+
 _FIRST_TERM = 2  # scratch 0 and 1 belong to sparsifiers and to the election
 
 
@@ -83,9 +86,16 @@ class TaskVectors:
             self._sum_agreeing(block, base, selected, out)
         else:
             self._sum_all(block, base, out)
-        if self.scale != 1.0:
-            out.mul_(self.scale)
+        if self.factor != 1.0:
+            out.mul_(self.factor)
         out.add_(base)
+
+    @property
+    def factor(self) -> float:
+        """What the sum is multiplied by: lambda, over the sum of all weights if all take part."""
+        total = sum(self.weights)
+        shared = self.normalize and not self.elect and abs(total) > NO_WEIGHT
+        return self.scale / total if shared else self.scale
 
     def _sum_all(self, block: Block, base: torch.Tensor, out: torch.Tensor) -> None:
         for i in range(len(self.weights)):
@@ -94,9 +104,6 @@ class TaskVectors:
             term.mul_(self.gains[i])
             if i:
                 out.add_(term)
-        total = sum(self.weights)
-        if self.normalize and abs(total) > _NO_WEIGHT:
-            out.div_(total)
 
     def _sum_agreeing(
         self, block: Block, base: torch.Tensor, selected: torch.Tensor | None, out: torch.Tensor
@@ -106,7 +113,8 @@ class TaskVectors:
         for i, term in enumerate(terms):
             self._sparse(i, block, base, term)
             if selected is not None:
-                term.mul_(selected)
+                # keep spoils its mask
+                keep(term, block.integers(0).copy_(selected))
             if not self.plain_vote:
                 term.mul_(self.gains[i])
             out.copy_(term) if i == 0 else out.add_(term)
@@ -128,7 +136,7 @@ class TaskVectors:
                 divisor.add_(torch.gt(term, 0.0, out=spare).mul_(weight))
             torch.abs(divisor, out=spare)
             # Nothing agrees: 0 / (0 + 1)
-            divisor.add_(torch.lt(spare, _NO_WEIGHT, out=spare))
+            divisor.add_(torch.lt(spare, NO_WEIGHT, out=spare))
             out.div_(divisor)
 
     def _sparse(self, i: int, block: Block, base: torch.Tensor, term: torch.Tensor) -> None:
@@ -217,7 +225,7 @@ def _randomly(
 
 
 def _drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
-    return Drop(facts.draws(i), float(values["density"]))
+    return Drop(facts.draws(i), draw_bound(float(values["density"])))
 
 
 def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
@@ -229,14 +237,11 @@ def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifie
             f"which must lie between 0 and 1: got {density:g} - {epsilon:g} and "
             f"{density:g} + {epsilon:g}; choose a smaller epsilon"
         )
-    last = (facts.shape[-1] if facts.shape else 1) - 1
-    bounds = [
-        draw_bound(density - epsilon + 2.0 * epsilon * (rank / last if last else 0.5))
-        for rank in range(last + 1)
-    ]
-    ranks = facts.ranks(i)
-    table = torch.tensor(bounds, dtype=torch.int32).to(ranks.device)
-    return RankedDrop(facts.draws(i), ranks, table)
+    steps = max((facts.shape[-1] if facts.shape else 1) - 1, 0)
+    # A row of one element has no order: it is kept with the density.
+    low = draw_bound(density - epsilon if steps else density)
+    step = (draw_bound(density + epsilon) - low) // steps if steps else 0
+    return RankedDrop(facts.draws(i), facts.ranks(i), low, step)
 
 
 def _rescaling(norm: object, facts: Facts, i: int, density: float, sparsifier: Sparsifier) -> float:

@@ -7,9 +7,12 @@ from evomerge.recipe.document import (
     Slice,
     Source,
     TokenizerSettings,
+    TokenRow,
+    TokenSettings,
 )
 from evomerge.recipe.loading import load_recipe, parse_recipe
 from evomerge.recipe.parameters import Level, ParameterValue, resolve_rule
+from evomerge.recipe.stages import Stage, load_stages, parse_stages
 
 __all__ = [
     "InputModel",
@@ -19,8 +22,13 @@ __all__ = [
     "Recipe",
     "Slice",
     "Source",
+    "Stage",
+    "TokenRow",
+    "TokenSettings",
     "TokenizerSettings",
     "load_recipe",
+    "load_stages",
     "parse_recipe",
+    "parse_stages",
     "resolve_rule",
 ]

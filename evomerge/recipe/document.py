@@ -1,14 +1,23 @@
 """The schema of a recipe: mergekit's YAML, key for key."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from evomerge.documents import Document, Place
 
-__all__ = ["InputModel", "Module", "Recipe", "Slice", "Source", "TokenizerSettings"]
+__all__ = [
+    "InputModel",
+    "Module",
+    "Recipe",
+    "Slice",
+    "Source",
+    "TokenRow",
+    "TokenSettings",
+    "TokenizerSettings",
+]
 
 Parameters = dict[str, Any]
 """Values by parameter name; a value is a number, a gradient (list), or a list of filters."""
@@ -51,12 +60,57 @@ class Module(Document):
     parameters: Parameters = Field(default_factory=dict)
 
 
+class TokenRow(Document):
+    """Where the embedding of a token comes from.
+
+    Attributes:
+        kind: `model_token` for the row of a token of a model, `zero` for zeros.
+        model: The model; not for `zero`.
+        token: The token there; the same as here if neither it nor `token_id` is given.
+        token_id: Or its id there.
+    """
+
+    kind: Literal["model_token", "zero"] = "model_token"
+    model: str | None = None
+    token: str | None = None
+    token_id: int | None = Field(default=None, ge=0)
+
+
+def _token_row(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
+
+
+def _show_token_row(row: TokenRow) -> str | dict[str, Any]:
+    """Return the short form, which mergekit wants where the token is the same."""
+    if row.kind == "model_token" and row.token is None and row.token_id is None and row.model:
+        return row.model
+    return {"kind": row.kind, **row.model_dump(exclude_none=True, exclude={"kind"})}
+
+
+class TokenSettings(Document):
+    """One entry of `tokens`.
+
+    Attributes:
+        source: A model's name, or a `TokenRow`.
+        force: Whether models that have the token get this row too.
+    """
+
+    source: Annotated[TokenRow, BeforeValidator(_token_row), PlainSerializer(_show_token_row)]
+    force: bool = False
+
+
 class TokenizerSettings(Document):
-    """The `tokenizer` key: where the merged model's tokenizer comes from."""
+    """The `tokenizer` key: which tokens the merged model has.
+
+    Attributes:
+        source: `base`, a model's name, or `union` (the default) for the tokens of all models.
+        tokens: Where the embeddings of some tokens come from; tokens that are new are added.
+        pad_to_multiple_of: What the number of embedding rows is a multiple of.
+    """
 
     source: str | None = None
-    tokens: dict[str, Any] | None = None
-    pad_to_multiple_of: int | None = None
+    tokens: dict[str, TokenSettings] | None = None
+    pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
 
 class Recipe(Document):
@@ -107,13 +161,19 @@ class Recipe(Document):
         donor = self.tokenizer_name()
         if donor not in ("base", "union"):
             names.append(donor)
+        names.extend(entry.source.model for _, entry in self.token_settings())
         return tuple(dict.fromkeys(name for name in names if name is not None))
 
     def tokenizer_name(self) -> str | None:
         """Return the wanted source of the tokenizer, from either of its two keys."""
-        if self.tokenizer is not None and self.tokenizer.source is not None:
-            return self.tokenizer.source
-        return self.tokenizer_source
+        if self.tokenizer is None:
+            return self.tokenizer_source
+        return self.tokenizer.source or self.tokenizer_source or "union"
+
+    def token_settings(self) -> tuple[tuple[str, TokenSettings], ...]:
+        """Return the tokens that the recipe names, and what it says about them."""
+        tokens = self.tokenizer.tokens if self.tokenizer is not None else None
+        return tuple((tokens or {}).items())
 
     def parameter_blocks(self) -> Iterator[tuple[Place, Parameters]]:
         """Yield every `parameters` mapping and its place in the document."""

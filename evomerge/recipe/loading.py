@@ -24,6 +24,8 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 Problem = tuple[Place, str]
 
+_PARTS = "give whole models, and each part its own values by filters on its tensors' names"
+
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file.
@@ -92,10 +94,8 @@ def _check_bodies(recipe: Recipe) -> Iterator[Problem]:
         yield (), f"a recipe has exactly one of models, slices and modules, got {got}"
     if recipe.modules is not None:
         if len(recipe.modules) > 1:
-            yield (
-                ("modules",),
-                f"one module can be merged so far, got {', '.join(recipe.modules)}",
-            )
+            got = ", ".join(recipe.modules)
+            yield ("modules",), f"one module can be merged so far, got {got}; {_PARTS}"
         for name, module in recipe.modules.items():
             if (module.models is None) == (module.slices is None):
                 yield ("modules", name), "a module has exactly one of models and slices"
@@ -106,14 +106,22 @@ def _check_keys(recipe: Recipe) -> Iterator[Problem]:
         value = getattr(recipe, key)
         if value is not None and value not in DTYPES:
             yield (key,), f"unknown dtype {value!r}; {nearest(value, DTYPES)}"
-    if recipe.tokenizer is not None:
-        for key in ("tokens", "pad_to_multiple_of"):
-            if getattr(recipe.tokenizer, key) is not None:
-                yield ("tokenizer", key), "not supported yet: leave it out"
-        if recipe.tokenizer_source is not None and recipe.tokenizer.source is not None:
-            yield ("tokenizer_source",), "give tokenizer_source or tokenizer.source, not both"
-    if recipe.tokenizer_name() == "base" and recipe.base_model is None:
-        yield ("tokenizer_source",), "'base' is the tokenizer of base_model, which is not given"
+    if (
+        recipe.tokenizer is not None
+        and recipe.tokenizer_source is not None
+        and recipe.tokenizer.source is not None
+    ):
+        yield ("tokenizer_source",), "give tokenizer_source or tokenizer.source, not both"
+    for token, settings in recipe.token_settings():
+        place = ("tokenizer", "tokens", token, "source")
+        row = settings.source
+        given = [key for key in ("model", "token", "token_id") if getattr(row, key) is not None]
+        if row.kind == "zero" and given:
+            yield place, f"zeros come from no model: leave out {', '.join(given)}"
+        elif row.kind == "model_token" and row.model is None:
+            yield place, "name the model, or give {kind: zero}"
+        elif len(given) > 2:
+            yield place, "give token or token_id, not both"
 
 
 def _check_parameter(method: MethodSpec, place: Place, name: str, value: Any) -> Iterator[Problem]:
@@ -136,12 +144,13 @@ def _parameter_of_another_method(name: str) -> ParameterSpec | None:
 
 
 def _check_slice(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
-    count = len(part.inputs)
+    counted = part.inputs if method.base == "required" else part.sources
+    count = len(counted)
     low, high = method.min_models, method.max_models
     if count < low or (high is not None and count > high):
         rule = f"exactly {low}" if low == high else f"at least {low}" if count < low else f"{high}"
         base = " (base_model included)" if method.base == "required" else ""
-        names = ", ".join(source.model for source in part.inputs)
+        names = ", ".join(source.model for source in counted)
         yield part.place, f"{method.name} takes {rule} models{base}, got {count}: {names}"
     lengths = {}
     for source in part.inputs:
@@ -165,14 +174,13 @@ def _check_slice(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterat
 def _check_required(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
     module = recipe.body().parameters
     shared = (part.parameters, module, recipe.parameters)
-    sources = part.inputs if method.base_is_source else part.inputs[1:]
     for spec in method.parameters:
         if not spec.required or any(level.get(spec.name) is not None for level in shared):
             continue
         if not spec.per_model:
             yield part.place, f"{method.name} needs the parameter {spec.name!r} ({spec.help})"
             continue
-        for source in sources:
+        for source in part.sources:
             if source.parameters.get(spec.name) is None:
                 needed = f"the parameter {spec.name!r} ({spec.help})"
                 why = ", as base_model one of its models" if source.model == part.base_model else ""

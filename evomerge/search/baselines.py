@@ -34,7 +34,7 @@ class Baseline:
 
 def find_models(space: Space) -> tuple[tuple[str, ...], str | None]:
     """Return the parents and the base (None where the base is one of the parents)."""
-    names = space.model_names()
+    names = space.merged_names()
     base = space.document.recipe.get("base_model")
     if not isinstance(base, str):
         return names, None

@@ -1,7 +1,7 @@
 """A search space: a recipe with holes, the tasks that score it, and the settings of the search."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,9 +97,16 @@ class Space:
 
     def model_names(self) -> tuple[str, ...]:
         """Return every model any candidate may need, in the order of the file."""
+        return self._model_names(lambda _: True)
+
+    def merged_names(self) -> tuple[str, ...]:
+        """Return the models that are merged: without those that only give tokens."""
+        return self._model_names(lambda place: place[0] not in ("tokenizer", "tokenizer_source"))
+
+    def _model_names(self, counts: Callable[[Place], bool]) -> tuple[str, ...]:
         found: dict[str, None] = {}
         for place, name in model_places(self.document.recipe):
-            if place[-1] != "tokenizer_source":
+            if counts(place):
                 found[name] = None
         for hole in self.holes:
             if hole.place[-1] in ("model", "base_model"):

@@ -4,6 +4,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -92,16 +93,17 @@ class Worker:
 
     def _evaluator_for(self, plan: MergePlan) -> Evaluator:
         """Return the evaluator of a live model of the plan's shape; build it when that changes."""
-        structure = (plan.config, plan.config_donor, plan.tokenizer)
+        structure = (plan.config, plan.generation_config, plan.tokenizer)
         if self._evaluator is None or structure != self._structure:
             self._drop_live_model()
-            self._live = LiveModel(
-                plan.config,
-                plan.tokenizer,
-                settings=self._spec.evaluation,
-                device=self._spec.device,
-                generation_config=self._checkpoints[plan.config_donor].generation_config,
-            )
+            with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
+                self._live = LiveModel(
+                    plan.config,
+                    plan.tokenizer.place(Path(folder)),
+                    settings=self._spec.evaluation,
+                    device=self._spec.device,
+                    generation_config=plan.generation_config,
+                )
             self._live.check_names([output.name for output in plan.outputs])
             self._evaluator = Evaluator(self._tasks, self._live)
             self._structure = structure

@@ -1,6 +1,8 @@
 """Writing checkpoints: shards, order, and nothing half-done."""
 
 import json
+import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,69 @@ def test_a_goal_filled_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not empty"):
         write_while_another_does()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_told_before_anything_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def usage(path: Path) -> shutil._ntuple_diskusage:
+        asked.append(path)
+        return shutil._ntuple_diskusage(10**12, 10**12, 1_234_000_000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    huge = [TensorSpec("t", "bfloat16", (5, 10**9))]
+    with (
+        pytest.raises(CheckpointError, match=r"takes 10\.02 GB .* has 1\.23 GB free"),
+        write_checkpoint(tmp_path / "a" / "b", huge),
+    ):
+        pass
+    assert asked == [tmp_path]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_is_told_and_leaves_nothing(tmp_path: Path) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limits[1]))
+    try:
+        with (
+            pytest.raises(CheckpointError, match="model.safetensors: cannot be written: File too"),
+            write_checkpoint(tmp_path / "out", [TensorSpec("t", "float32", (1 << 16,))]) as writer,
+        ):
+            writer.write("t", torch.zeros(1 << 16))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with (
+        pytest.raises(CheckpointError, match="cannot be written: Not a directory"),
+        write_checkpoint(tmp_path / "file" / "out", SPECS),
+    ):
+        pass
+
+
+def test_large_shards_are_brought_to_the_disk_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evomerge.checkpoints import writing
+
+    synced: list[str] = []
+    sync = writing._sync
+    monkeypatch.setattr(writing, "_sync", lambda path: synced.append(path.name) or sync(path))
+    monkeypatch.setattr(writing, "_SYNC_BYTES", 1000)
+    specs = [TensorSpec(str(i), "float32", (100,)) for i in range(20)]
+    with write_checkpoint(tmp_path / "out", specs, documents={"config.json": {}}) as writer:
+        for spec in specs:
+            writer.write(spec.name, torch.ones(100))
+            for future in writer._syncs:
+                future.result()
+        before = synced.count("model.safetensors")
+    assert before == 20 * 400 // 1200
+    # The last word on a file is after its last byte, and the folder's comes last.
+    assert synced.count("model.safetensors") == before + 1
+    assert "config.json" in synced
+    assert synced[-1] == tmp_path.name

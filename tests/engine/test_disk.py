@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.engine import merge_to_disk
-from evomerge.errors import CheckpointError
+from evomerge.errors import CheckpointError, EvaluationError, PrerequisiteError
 from tests.engine import reference
 
 
@@ -149,3 +150,138 @@ def test_a_kill_in_the_middle_leaves_no_goal(tmp_path: Path) -> None:
     assert not out.exists()
     merge_to_disk(reference.simple("ties"), out, seed=0)
     assert (out / "config.json").is_file()
+
+
+def small_models(folder: Path, count: int, size: int, dtype: torch.dtype) -> None:
+    """Write a base and two variants of `count` equal tensors."""
+    for i, name in enumerate(("base", "a", "b")):
+        generator = torch.Generator().manual_seed(i)
+        tensors = {
+            f"model.layers.{k}.w": torch.empty(size // 512, 512)
+            .uniform_(-1, 1, generator=generator)
+            .to(dtype)
+            for k in range(count)
+        }
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(f'{{"num_hidden_layers": {count}}}')
+        save_file(tensors, folder / name / "model.safetensors")
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+from evomerge.engine import merge_to_disk
+from evomerge.recipe import parse_recipe
+
+def memory(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
+
+models = [{"model": m, "parameters": {"weight": 0.5, "density": 0.4}} for m in ("a", "b")]
+data = {"merge_method": "ties", "base_model": "base", "models": models, **eval(sys.argv[2])}
+Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+before = memory("VmRSS")
+merge_to_disk(
+    parse_recipe(data), Path("out"), seed=0, folder=Path(sys.argv[1]), shard_bytes=float(1 << 24)
+)
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize(
+    ("stored", "changes"),
+    [(torch.bfloat16, {}), (torch.float32, {"dtype": "bfloat16", "out_dtype": "float32"})],
+)
+def test_memory_stays_far_below_the_checkpoint(
+    tmp_path: Path, stored: torch.dtype, changes: dict[str, str]
+) -> None:
+    largest, sources, shard = 1 << 22, 3, 1 << 24
+    small_models(tmp_path, 20, largest // stored.itemsize, stored)
+    one = (tmp_path / "a" / "model.safetensors").stat().st_size
+    # The libraries are loaded, so 30 MB must do for what is 500 MB with them.
+    limit = largest * (sources + 3) + shard + 30_000_000
+    assert one > limit
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(reference.GOLDEN.parents[1]),
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-c", MEASURED, str(tmp_path), repr(changes)]
+    done = subprocess.run(
+        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    written = sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors"))
+    shutil.rmtree(tmp_path)
+    assert written > one * 0.99
+    assert int(done.stdout) < limit
+
+
+def test_a_source_cut_short_meanwhile_is_told(tmp_path: Path) -> None:
+    for name in ("llama_base", "llama_a", "llama_b"):
+        shutil.copytree(Path("models") / name, tmp_path / "models" / name)
+    recipe = reference.simple("ties")
+    opened = {name: open_checkpoint(str(tmp_path / name)) for name in recipe.model_names()}
+    file = next((tmp_path / "models" / "llama_b").glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:50_000])
+    with pytest.raises(CheckpointError, match="llama_b.*cut short"):
+        merge_to_disk(recipe, tmp_path / "out", seed=0, checkpoints=opened)
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_an_error_of_the_writing_thread_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from evomerge.checkpoints import ShardedWriter
+
+    write = ShardedWriter.write
+    count = 0
+
+    def failing(self: ShardedWriter, name: str, tensor: torch.Tensor) -> None:
+        nonlocal count
+        count += 1
+        if count == 5:
+            raise CheckpointError("the disk is gone")
+        write(self, name, tensor)
+
+    monkeypatch.setattr(ShardedWriter, "write", failing)
+    with pytest.raises(CheckpointError, match="the disk is gone"):
+        merge_to_disk(reference.simple("ties"), tmp_path / "out", seed=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_source_leaves_nothing(tmp_path: Path) -> None:
+    small_models(tmp_path, 3, 2048, torch.float32)
+    tensors = load_file(tmp_path / "b" / "model.safetensors")
+    tensors["model.layers.2.w"][1, 3] = float("nan")
+    save_file(tensors, tmp_path / "b" / "model.safetensors")
+    from evomerge.recipe import parse_recipe
+
+    models = [{"model": name, "parameters": {"weight": 0.5}} for name in ("a", "b")]
+    recipe = parse_recipe({"merge_method": "ties", "base_model": "base", "models": models})
+    with pytest.raises(EvaluationError, match="'model.layers.2.w' of b"):
+        merge_to_disk(recipe, tmp_path / "out", seed=0, folder=tmp_path)
+    assert not (tmp_path / "out").exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "base"]
+
+
+@pytest.mark.parametrize("device", ["cuda", "meta", "toaster"])
+def test_a_device_that_is_not_there(tmp_path: Path, device: str) -> None:
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(PrerequisiteError, match=f"device '{device}' is not there.*'cpu'"):
+        merge_to_disk(reference.simple("ties"), tmp_path / "out", seed=0, device=device)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_streaming_through_a_gpu(tmp_path: Path) -> None:
+    recipe = reference.simple("task_arithmetic", out_dtype="float32")
+    for device in ("cpu", "cuda"):
+        merge_to_disk(recipe, tmp_path / device, seed=0, device=device)
+    here, there = (load_file(tmp_path / x / "model.safetensors") for x in ("cpu", "cuda"))
+    assert here.keys() == there.keys()
+    for name, tensor in here.items():
+        torch.testing.assert_close(there[name], tensor, rtol=0, atol=2e-6)

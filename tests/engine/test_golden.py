@@ -65,7 +65,9 @@ DETERMINISTIC = ("dare_ties_d1", "della_d1")
 RANDOM = tuple(
     case
     for case in reference.CASES
-    if case.startswith(("dare_", "della_")) and case not in REFUSED and reference.recipe_data(case)["merge_method"] in METHODS
+    if case.startswith(("dare_", "della_"))
+    and case not in REFUSED
+    and reference.recipe_data(case)["merge_method"] in METHODS
 )
 COMPARED = tuple(
     case

@@ -1,6 +1,7 @@
 """Planning: structure, numbers, configs, and what is refused."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -159,22 +160,16 @@ def test_sources_with_different_ranges_need_the_base_listed() -> None:
     assert [model for model, _ in inputs] == [f"models/llama_{x}" for x in ("base", "a", "b")]
 
 
-def test_different_vocabularies_are_refused_when_a_tokenizer_is_asked_for(tmp_path: Path) -> None:
+def test_rows_stay_as_they_stand_without_a_tokenizer_key(tmp_path: Path) -> None:
     names = ("models/llama2_base", "models/llama2_vb")
-    data = linear(*names, tokenizer_source="union")
-    with pytest.raises(CheckpointError, match="vocabularies"):
-        plan_of(data)
-    (tmp_path / "padded").mkdir()
-    for file in Path(names[0]).iterdir():
-        (tmp_path / "padded" / file.name).write_bytes(file.read_bytes())
-    tokenizer = (Path(names[1]) / "tokenizer.json").read_bytes()
-    (tmp_path / "padded/tokenizer.json").write_bytes(tokenizer)
-    padded = str(tmp_path / "padded")
-    assert plan_of(linear(names[0], padded)).tokenizer == Path(names[0])
-    with pytest.raises(
-        CheckpointError, match=r"tokenizers of models/llama2_base \(96 tokens\) and"
-    ):
-        plan_of(linear(names[0], padded, tokenizer={"source": padded}))
+    with pytest.raises(CheckpointError, match=r"tokenizer: \{source: union\}"):
+        plan_of(linear(*names))
+    other = tmp_path / "other"
+    shutil.copytree(names[0], other)
+    shutil.copyfile(f"{names[1]}/tokenizer.json", other / "tokenizer.json")
+    plan = plan_of(linear(names[0], str(other)))
+    assert plan.tokenizer.folder == Path(names[0])
+    assert all(tensor.rows is None for tensor in plan.outputs)
 
 
 def test_nan_in_a_source_names_tensor_and_model(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from evomerge.engine.facts import FactStore, TensorFacts
 from evomerge.engine.workspace import Workspace
-from evomerge.methods.draws import Draws, draw_key, drop
+from evomerge.methods.draws import Draws, draw_bound, draw_key, keep
 from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.sparsifiers import Drop
 from tests.methods.merging import merge
@@ -73,7 +73,7 @@ def test_a_higher_density_keeps_a_superset(seed: int, density: float, more: floa
     masks = []
     for value in (density, higher):
         delta = torch.ones(1000)
-        drop(delta, value, draw, torch.empty(1000, dtype=torch.int32))
+        keep(delta, (draw < draw_bound(value)).int())
         masks.append(delta > 0)
     assert bool((masks[1] | ~masks[0]).all())
 
@@ -82,7 +82,7 @@ def test_a_share_of_density_is_kept_and_the_rest_is_exactly_zero() -> None:
     delta = torch.randn(1 << 18)
     before = delta.clone()
     draw = numbers(draw_key(3, "t", "s"), 0, delta.numel())
-    drop(delta, 0.3, draw, torch.empty(delta.numel(), dtype=torch.int32))
+    keep(delta, (draw < draw_bound(0.3)).int())
     kept = delta != 0
     assert torch.equal(delta[kept], before[kept])
     assert abs(float(kept.double().mean()) - 0.3) < 5 * (0.21 / delta.numel()) ** 0.5
@@ -130,7 +130,7 @@ def test_facts_do_not_depend_on_threads() -> None:
                 draw=lambda i: 99,
                 shape=(300_001,),
             )
-            dropped = Sparse(1, Drop(facts.draws(1), 0.5))
+            dropped = Sparse(1, Drop(facts.draws(1), draw_bound(0.5)))
             found.append((facts.dot(0, 1), facts.total(TaskVector(1)), facts.total(dropped)))
     finally:
         torch.set_num_threads(before)

@@ -120,7 +120,7 @@ def test_equal_models_without_a_base_return_themselves(
     assert close(merge(method, xs, **usual(method)), x)
 
 
-@given(seeds, sizes, st.sampled_from(["karcher", "model_stock", "sce", "ram"]))
+@given(seeds, st.integers(8, 300), st.sampled_from(["karcher", "model_stock", "sce", "ram"]))
 def test_methods_without_weights_do_not_depend_on_the_order(
     seed: int, size: int, method: str
 ) -> None:

@@ -7,12 +7,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from evomerge.engine.magnitudes import BinnedMagnitudes, Deltas, SortedMagnitudes
+from evomerge.engine.magnitudes import BinnedMagnitudes, Blocks, SortedMagnitudes
 
 
-def deltas(x: torch.Tensor, block: int = 50) -> Deltas:
-    def blocks() -> Iterator[tuple[int, torch.Tensor]]:
-        for start in range(0, x.numel(), block):
+def deltas(x: torch.Tensor, block: int = 50) -> Blocks:
+    def blocks(first: int) -> Iterator[tuple[int, torch.Tensor]]:
+        for start in range(first, x.numel(), block):
             yield start, x[start : start + block].clone()
 
     return blocks

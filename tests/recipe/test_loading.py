@@ -46,7 +46,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["precedence", "modules_syntax", "slices_ties_gradient_nonzero_range"]
+    "name", ["precedence", "modules_syntax", "slices_ties_gradient_nonzero_range", "tok_tokens"]
 )
 def test_golden_recipes_round_trip(name: str) -> None:
     data = yaml.safe_load((GOLDEN / name / "config.yml").read_text())
@@ -57,6 +57,9 @@ def test_model_names_in_order_of_appearance() -> None:
     assert parse_recipe(ties()).model_names() == ("base", "a", "b")
     assert parse_recipe(ties(tokenizer_source="c")).model_names() == ("base", "a", "b", "c")
     assert parse_recipe(ties(tokenizer={"source": "union"})).model_names() == ("base", "a", "b")
+    tokens = {"x": {"source": "d"}, "y": {"source": {"kind": "model_token", "model": "e"}}}
+    recipe = parse_recipe(ties(tokenizer={"source": "c", "tokens": tokens}))
+    assert recipe.model_names() == ("base", "a", "b", "c", "d", "e")
     sources = [{"model": "a", "layer_range": [0, 1]}, {"model": "c", "layer_range": [0, 1]}]
     part = {"sources": sources, "base_model": "c", "parameters": {"t": 0.5}}
     recipe = parse_recipe({"merge_method": "slerp", "slices": [part]})
@@ -117,8 +120,33 @@ def test_model_names_in_order_of_appearance() -> None:
         ("dtype: bfloat16", "tokenizer_source: base\ntokenizer: {source: b}", "not both"),
         (
             "dtype: bfloat16",
-            "tokenizer: {source: union, pad_to_multiple_of: 8}",
-            "not supported yet",
+            "tokenizer: {pad_to_multiple_of: 0}",
+            r"10: tokenizer.pad_to_multiple_of: Input should be greater than or equal to 1, got 0",
+        ),
+        (
+            "dtype: bfloat16",
+            "tokenizer: {tokens: {x: {sorce: a}}}",
+            r"10: tokenizer.tokens.x.sorce: unknown key 'sorce'; did you mean 'source'",
+        ),
+        (
+            "dtype: bfloat16",
+            "tokenizer: {tokens: {x: {force: true}}}",
+            "tokenizer.tokens.x: the key 'source' is required",
+        ),
+        (
+            "dtype: bfloat16",
+            "tokenizer: {tokens: {x: {source: {kind: zero, model: a}}}}",
+            "tokenizer.tokens.x.source: zeros come from no model: leave out model",
+        ),
+        (
+            "dtype: bfloat16",
+            "tokenizer: {tokens: {x: {source: {kind: model_token}}}}",
+            "tokenizer.tokens.x.source: name the model",
+        ),
+        (
+            "dtype: bfloat16",
+            "tokenizer: {tokens: {x: {source: {model: a, token: y, token_id: 1}}}}",
+            "give token or token_id, not both",
         ),
         ("base_model: base", "base_model: [base", "recipe.yml:3: not valid YAML"),
     ],

@@ -145,13 +145,24 @@ def test_paths_beside_the_file_work_from_anywhere(tmp_path, monkeypatch):
     folder = tmp_path / "spaces"
     (folder / "m" / "math").mkdir(parents=True)
     (folder / "tasks").mkdir()
-    data = {**space_with(), "evaluation": {"task_dirs": ["tasks"]}}
+    (folder / "chat.jinja").write_text("{{ messages }}")
+    data = {**space_with(chat_template="chat.jinja"), "evaluation": {"task_dirs": ["tasks"]}}
     (folder / "s.yml").write_text(yaml.safe_dump(data))
     monkeypatch.chdir(tmp_path)
     space = load_space("spaces/s.yml")
     assert "spaces/m/math" in space.model_names()
     assert "m/code" in space.model_names()
     assert space.document.evaluation.task_dirs == ["spaces/tasks"]
+    assert space.document.recipe["chat_template"] == "spaces/chat.jinja"
+
+
+@pytest.mark.parametrize(
+    "tokenizer", [{"tokenizer_source": "m/law"}, {"tokenizer": {"source": "m/law"}}]
+)
+def test_a_model_that_only_gives_tokens_is_opened_and_not_a_parent(tokenizer):
+    space = parse_space(space_with(**tokenizer))
+    assert space.model_names() == ("m/base", "m/math", "m/code", "m/law")
+    assert space.merged_names() == ("m/base", "m/math", "m/code")
 
 
 def test_anchors_stand_for_baselines():

@@ -61,3 +61,21 @@ def test_a_recipe_that_cannot_be_planned_fails_with_its_reason(pool):
     failed = score(pool, recipe)
     assert isinstance(failed, Failed)
     assert "base_model" in failed.reason
+
+
+def test_a_tokenizer_and_chat_template_made_for_the_recipe_reach_the_live_model(pool):
+    tokens = {"<new>": {"source": {"kind": "zero"}}}
+    recipe = {
+        **parent_recipe(ADD),
+        "tokenizer": {"source": "base", "tokens": tokens},
+        "chat_template": "mine {{ messages }}",
+    }
+    plain = score(pool, parent_recipe(ADD))
+    assert isinstance(plain, Scored)
+    size = len(pool._worker._live.lm.tokenizer)
+    assert isinstance(score(pool, recipe), Scored)
+    live = pool._worker._live
+    assert live.lm.tokenizer.get_vocab()["<new>"] == size
+    assert live.lm.tokenizer.chat_template == "mine {{ messages }}"
+    assert live.model.get_input_embeddings().weight.shape[0] == size + 1
+    assert score(pool, parent_recipe(ADD)).scores.by_task == plain.scores.by_task
