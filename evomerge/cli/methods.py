@@ -29,7 +29,7 @@ def methods(
     from rich.table import Table
 
     from evomerge.errors import RecipeError, nearest
-    from evomerge.methods import METHODS
+    from evomerge.methods import METHODS, SYMBOLS
 
     if name is not None and name not in METHODS:
         raise RecipeError(f"unknown merge method {name!r}; {nearest(name, METHODS)}")
@@ -49,10 +49,13 @@ def methods(
         return
     spec = chosen[0]
     console.print(f"[bold]{spec.name}[/]: {spec.summary}")
+    console.print(f"when: {spec.use}", highlight=False)
+    # Formulas have their own lines and brackets.
+    console.print(f"\n{spec.formula}\n", highlight=False, markup=False, soft_wrap=True)
+    console.print(SYMBOLS, highlight=False, markup=False)
     if spec.paper:
         console.print(spec.paper, highlight=False)
-    most = "any number of" if spec.max_models is None else f"to {spec.max_models}"
-    console.print(f"models: {spec.min_models} {most}; base_model: {spec.base}", highlight=False)
+    console.print(f"models: {spec.num_models()}; base_model: {spec.base}", highlight=False)
     table = Table(box=None, pad_edge=False)
     for heading in ("parameter", "per model", "range", "default", "meaning"):
         table.add_column(heading)

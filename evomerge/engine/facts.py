@@ -1,16 +1,23 @@
 """Static facts about source tensors, each computed once and kept.
 
-Sums are exact in the sense of `evomerge.methods.exact`, so a fact has the same bits on every path.
+A fact has the same bits on every path of one device kind: sums that compiled formulas compute too
+are exact in the sense of `evomerge.methods.exact`, and the others are taken over fixed stretches.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
-from evomerge.engine.magnitudes import BinnedMagnitudes, SortedMagnitudes, row_ranks
-from evomerge.engine.workspace import BLOCK, Workspace
+from evomerge.engine.magnitudes import (
+    BracketedMagnitudes,
+    Patterns,
+    SortedMagnitudes,
+    row_ranks,
+)
+from evomerge.engine.workspace import BLOCK, Result, Workspace
 from evomerge.methods.draws import Draws
 from evomerge.methods.exact import anchors, exact_sum, split_sums
 from evomerge.methods.fields import TaskVector
@@ -22,6 +29,10 @@ SMALL = 1 << 16
 """Up to this many elements a tensor's random numbers are kept."""
 
 _LARGE = 2.0**120
+_ROW = 4096
+_STRETCH = 4096
+_DEVICE_SPAN = 1 << 22
+_NO_SIGN = 0x7FFFFFFF
 _SOFTMAX_FLOOR = 1e-8
 
 
@@ -98,11 +109,11 @@ class TensorFacts:
         """Return whether input i has numbers only, neither NaN nor infinite."""
         return math.isfinite(self.extreme(i))
 
-    def dot(self, i: int, j: int, *, deltas: bool = False) -> float:
-        """Return the inner product of inputs i and j, or of their task vectors."""
-        i, j = min(i, j), max(i, j)
-        key = ("dot", self._keys[i], self._keys[j], self._keys[0] if deltas else None)
-        return float(self._store.get(key, lambda: self._dot(i, j, deltas=deltas)))
+    def gram(self, inputs: Sequence[int], *, deltas: bool = False) -> list[list[float]]:
+        """Return the inner products of inputs, or of their task vectors."""
+        key = ("gram", deltas, *(self._keys[i] for i in ((0, *inputs) if deltas else inputs)))
+        found: list[list[float]] = self._store.get(key, lambda: self._gram(inputs, deltas=deltas))
+        return found
 
     def dots(self, i: int, j: int, groups: Groups, *, deltas: bool = False) -> torch.Tensor:
         """Return the inner products of each group."""
@@ -115,11 +126,10 @@ class TensorFacts:
 
     def threshold(self, field: Field, kept: int) -> Threshold:
         """Return what separates the `kept` largest magnitudes of a field."""
-        kind = SortedMagnitudes if self._store.keep or self.numel <= SMALL else BinnedMagnitudes
-        tensors, space = self._tensors, self._workspace
+        kind = SortedMagnitudes if self._store.keep else BracketedMagnitudes
         magnitudes = self._store.get(
             ("magnitudes", *self._identity(field)),
-            lambda: kind(lambda first: _blocks(field, tensors, space, first)),
+            lambda: kind(_Scan(field, self._tensors, self._workspace), self.numel),
         )
         found: Threshold = magnitudes.threshold(kept)
         return found
@@ -181,19 +191,27 @@ class TensorFacts:
             part = part.float() - self._tensors[0][start:stop].float()
         return part.double()
 
-    def _bound(self, i: int, *, delta: bool) -> float:
-        return self.extreme(i) + (self.extreme(0) if delta else 0.0)
+    def _gram(self, inputs: Sequence[int], *, deltas: bool) -> list[list[float]]:
+        count = len(inputs)
+        pairs = [(i, j) for i in range(count) for j in range(i, count)]
+        sums: list[float] = []
+        # float32 products are exact for low-precision models, and their sums good to 1e-8; short
+        # vectors, where that matters, and numbers that are too large for it take float64.
+        exact = (torch.float64,) if self.numel <= BLOCK else (torch.float32, torch.float64)
+        for dtype in exact:
+            partial = self._fixed.each(self._tensors, _Products(inputs, pairs, deltas, dtype))
+            sums = [math.fsum(part) for part in zip(*partial, strict=True)] or [0.0] * len(pairs)
+            if all(map(math.isfinite, sums)):
+                break
+        products = dict(zip(pairs, sums, strict=True))
+        return [[products[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
 
-    def _dot(self, i: int, j: int, *, deltas: bool) -> float:
-        bound = self._bound(i, delta=deltas) * self._bound(j, delta=deltas)
-        first, second = anchors(bound, torch.float64)
-        parts: list[tuple[float, float]] = []
-        for start in range(0, self.numel, BLOCK):
-            a = self._double(i, start, start + BLOCK, delta=deltas)
-            b = a if i == j else self._double(j, start, start + BLOCK, delta=deltas)
-            coarse, fine = split_sums(a * b, first, second)
-            parts.append((float(coarse), float(fine)))
-        return exact_sum(parts)
+    @property
+    def _fixed(self) -> Workspace:
+        """A workspace whose blocks have the length that sums are cut into."""
+        space = self._workspace
+        length = BLOCK if space.device.type == "cpu" else _DEVICE_SPAN
+        return space if space.block == length else Workspace(space.device, length)
 
     def _dots(self, i: int, j: int, groups: Groups, *, deltas: bool) -> torch.Tensor:
         size, device = groups.size, self._workspace.device
@@ -223,16 +241,21 @@ class TensorFacts:
             if found is not None:
                 return found
         first, second = anchors(bound, dtype)
-        parts: list[tuple[float, float]] = []
-        for _, values in _blocks(field, self._tensors, self._workspace):
-            coarse, fine = split_sums(values.abs_().to(dtype), first, second)
-            parts.append((float(coarse), float(fine)))
-        return exact_sum(parts)
+
+        def add(space: Workspace) -> tuple[float, float]:
+            coarse, fine = split_sums(field(space).abs_().to(dtype), first, second)
+            return float(coarse), float(fine)
+
+        return exact_sum(self._workspace.each(self._tensors, add))
 
     def _ranks(self, field: Field) -> torch.Tensor:
         values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)
-        for start, block in _blocks(field, self._tensors, self._workspace):
-            values[start : start + block.numel()] = block
+
+        def fill(space: Workspace) -> None:
+            block = field(space)
+            values[space.start : space.start + block.numel()] = block
+
+        self._workspace.each(self._tensors, fill)
         row = self._shape[-1] if self._shape else 1
         return row_ranks(values.abs_(), max(row, 1))
 
@@ -248,12 +271,70 @@ class TensorFacts:
         return torch.cat(parts)
 
 
-def _blocks(
-    field: Field, tensors: Sequence[torch.Tensor], space: Workspace, first: int = 0
-) -> Iterator[tuple[int, torch.Tensor]]:
-    """Yield the blocks of a field from element `first` on."""
-    numel = tensors[0].numel()
-    for start in range(first, numel, space.block):
-        space.enter(tensors, start, min(start + space.block, numel))
-        yield start, field(space)
-    space.leave()
+class _Products:
+    """The inner products of a block, summed in rows."""
+
+    def __init__(
+        self,
+        inputs: Sequence[int],
+        pairs: Sequence[tuple[int, int]],
+        deltas: bool,
+        dtype: torch.dtype,
+    ) -> None:
+        self._inputs = inputs
+        self._pairs = pairs
+        self._deltas = deltas
+        self._dtype = dtype
+
+    def __call__(self, space: Workspace) -> list[float]:
+        base = space.load(0) if self._deltas else None
+        vectors = []
+        for place, i in enumerate(self._inputs):
+            vector = space.scratch(place + 1)
+            source = space.load(i)
+            vector.copy_(source) if base is None else torch.sub(source, base, out=vector)
+            vectors.append(vector.to(self._dtype))
+        product = torch.empty_like(vectors[0]) if self._dtype != torch.float32 else space.scratch(0)
+        sums = []
+        for i, j in self._pairs:
+            torch.mul(vectors[i], vectors[j], out=product)
+            rows = product.numel() // _ROW
+            whole, rest = product[: rows * _ROW].view(rows, _ROW), product[rows * _ROW :]
+            # Each row is summed by one thread, whatever their number.
+            sums.append(float(whole.sum(1).double().sum()) + float(rest.sum()))
+        return sums
+
+
+class _Scan:
+    """A field's blocks, as bit patterns of magnitudes, given to a function."""
+
+    def __init__(self, field: Field, tensors: Sequence[torch.Tensor], space: Workspace) -> None:
+        self._field = field
+        self._tensors = tensors
+        self._space = space
+
+    def __call__(self, work: Callable[[int, Patterns], Result], first: int = 0) -> list[Result]:
+        def run(space: Workspace) -> Result:
+            values = self._field(space)
+            return work(space.start, values.view(torch.int32).bitwise_and_(_NO_SIGN).cpu().numpy())
+
+        return self._space.each(self._tensors, run, first)
+
+    def block(self, start: int) -> Patterns:
+        """Return the block that starts at an element."""
+        return self._enter(start, self._space.block)
+
+    def some(self, count: int) -> Patterns:
+        """Return a sample: the same evenly spread stretches every time."""
+        numel = self._tensors[0].numel()
+        length = min(_STRETCH, self._space.block)
+        step = max(length, numel // max(1, count // length))
+        return np.concatenate([self._enter(start, length) for start in range(0, numel, step)])
+
+    def _enter(self, start: int, length: int) -> Patterns:
+        stop = min(start + length, self._tensors[0].numel())
+        self._space.enter(self._tensors, start, stop)
+        values = self._field(self._space).view(torch.int32).bitwise_and_(_NO_SIGN)
+        patterns: Patterns = values.cpu().numpy().copy()
+        self._space.leave()
+        return patterns

@@ -1,27 +1,45 @@
 """From a number of elements to keep to the exact threshold of their magnitudes.
 
 float32 magnitudes order as their bit patterns do, so everything here counts integers. What a search
-asks again and again is answered from sorted counts, without the data; a merge that asks once gets a
-histogram and a second look.
+asks again and again is answered from sorted counts, without the data; a merge that asks once takes
+a sample and one look.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
 
 from evomerge.methods.interface import Threshold
 
-__all__ = ["BinnedMagnitudes", "Blocks", "SortedMagnitudes", "row_ranks"]
+__all__ = ["BracketedMagnitudes", "Patterns", "Scan", "SortedMagnitudes", "row_ranks"]
 
-Blocks = Callable[[int], Iterator[tuple[int, torch.Tensor]]]
-"""Gives the blocks of a field from an element on: flat index, and float32 scratch."""
+Patterns = np.ndarray[Any, np.dtype[np.int32]]
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Result = TypeVar("Result")
 
-_LOW_BITS = 16
-_BINS = 1 << (31 - _LOW_BITS)
+_SAMPLE = 1 << 16
 
-Integers = np.ndarray[Any, np.dtype[np.integer[Any]]]
+
+class Scan(Protocol):
+    """The magnitudes of a field as bit patterns, block by block."""
+
+    def __call__(self, work: Callable[[int, Patterns], Result], first: int = 0) -> list[Result]:
+        """Give each block from element `first` on, and its flat index, to a function.
+
+        Blocks are memory that is used again; the results are in their order.
+        """
+        ...
+
+    def block(self, start: int) -> Patterns:
+        """Return the block that starts at an element."""
+        ...
+
+    def some(self, count: int) -> Patterns:
+        """Return about `count` elements, the same every time."""
+        ...
 
 
 class SortedMagnitudes:
@@ -32,26 +50,25 @@ class SortedMagnitudes:
     four bytes an element.
     """
 
-    def __init__(self, blocks: Blocks) -> None:
-        """Sort the magnitudes of a field."""
-        patterns, starts, counts = [_none()], [_none()], [_none()]
-        for start, block in blocks(0):
-            found, count = np.unique(_patterns(block), return_counts=True)
-            patterns.append(found)
-            starts.append(np.full(len(found), start, dtype=np.int64))
-            counts.append(count)
-        entries, first, number = map(np.concatenate, (patterns, starts, counts))
-        self._blocks = blocks
-        self._total = int(number.sum())
+    def __init__(self, scan: Scan, numel: int) -> None:
+        """Sort the magnitudes of a field of `numel` elements."""
+        parts = scan(_runs)
+        number = sum(len(part[1]) for part in parts)
+        patterns = np.concatenate([np.zeros(0, np.int32), *(part[1] for part in parts)])
+        counts = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
+        self._scan = scan
+        self._numel = numel
         # Where nearly every element is its own entry, counts and places cost more than they tell.
-        self._rising: Integers | None = None
-        if 4 * len(entries) > self._total:
-            self._rising = np.sort(np.repeat(entries.astype(np.int32), number))
+        self._rising: Patterns | None = None
+        if 4 * number > numel:
+            self._rising = np.sort(np.repeat(patterns, counts))
             return
-        order = np.lexsort((first, -entries))
-        self._patterns = entries[order].astype(np.int32)
-        self._starts = first[order]
-        self._ends = number[order].cumsum()
+        starts = np.concatenate([np.full(len(part[1]), part[0], np.int64) for part in parts])
+        # The blocks come in their order, which a stable sort keeps among equals.
+        order = np.argsort(-patterns, kind="stable")
+        self._patterns = patterns[order]
+        self._starts = starts[order]
+        self._ends: Integers = counts[order].cumsum()
 
     def threshold(self, kept: int) -> Threshold:
         """Return what separates the `kept` largest."""
@@ -63,68 +80,78 @@ class SortedMagnitudes:
         if pattern == 0 or (last and self._ends[entry] == kept):
             return Threshold(_magnitude(pattern), None)
         before = int(self._ends[entry - 1]) if entry else 0
-        inside = self._blocks(int(self._starts[entry]))
-        return Threshold(_magnitude(pattern), _place(inside, pattern, kept - before))
+        start = int(self._starts[entry])
+        return Threshold(_magnitude(pattern), self._place(pattern, kept - before, start))
 
-    def _threshold_of_many(self, rising: Integers, kept: int) -> Threshold:
-        pattern = int(rising[self._total - kept])
-        if pattern == 0 or kept == self._total or rising[self._total - kept - 1] != pattern:
+    def _threshold_of_many(self, rising: Patterns, kept: int) -> Threshold:
+        pattern = int(rising[self._numel - kept])
+        if pattern == 0 or kept == self._numel or rising[self._numel - kept - 1] != pattern:
             return Threshold(_magnitude(pattern), None)
-        larger = self._total - int(np.searchsorted(rising, pattern, side="right"))
-        return Threshold(_magnitude(pattern), _place(self._blocks(0), pattern, kept - larger))
+        larger = self._numel - int(np.searchsorted(rising, pattern, side="right"))
+        return Threshold(_magnitude(pattern), self._place(pattern, kept - larger, None))
+
+    def _place(self, pattern: int, number: int, block: int | None) -> int:
+        """Return the index of the `number`-th element of a pattern, in a block or in all."""
+        if block is not None:
+            equal = block + np.flatnonzero(self._scan.block(block) == pattern)
+        else:
+            equal = np.concatenate(
+                self._scan(lambda start, part: start + np.flatnonzero(part == pattern))
+            )
+        return int(equal[number - 1])
 
 
-class BinnedMagnitudes:
-    """How many magnitudes have which upper bits; the lower ones are read when they are needed."""
+class BracketedMagnitudes:
+    """Finds one threshold with one look at the data, between two values that a sample suggests."""
 
-    def __init__(self, blocks: Blocks) -> None:
-        """Count the magnitudes of a field."""
-        counts = np.zeros(_BINS, dtype=np.int64)
-        for _, block in blocks(0):
-            counts += np.bincount(_patterns(block) >> _LOW_BITS, minlength=_BINS)
-        # at_least[b]: elements in bin b or above
-        self._at_least: Integers = counts[::-1].cumsum()[::-1]
-        self._blocks = blocks
+    def __init__(self, scan: Scan, numel: int) -> None:
+        """Take a sample of a field of `numel` elements."""
+        self._scan = scan
+        self._numel = numel
+        self._sample = np.sort(scan.some(_SAMPLE))
 
     def threshold(self, kept: int) -> Threshold:
         """Return what separates the `kept` largest."""
-        place = int(np.searchsorted(-self._at_least, -kept, side="right")) - 1
-        above = int(self._at_least[place + 1]) if place + 1 < _BINS else 0
-        patterns, indices = [_none()], [_none()]
-        for start, values in self._blocks(0):
-            block = _patterns(values)
-            found = np.flatnonzero(block >> _LOW_BITS == place)
-            patterns.append(block[found])
-            indices.append(found + start)
-        inside, where = np.concatenate(patterns), np.concatenate(indices)
-        rank = len(inside) - (kept - above)
-        pattern = int(np.partition(inside, rank)[rank])
-        wanted = kept - above - int(np.count_nonzero(inside > pattern))
-        equal = where[inside == pattern]
+        size = len(self._sample)
+        place = size * (1.0 - kept / self._numel)
+        # Neighbours are alike, so a sample of stretches is worth less than one of elements.
+        margin = 3.0 * size**0.5 + 16.0
+        for width in (margin, 8.0 * margin, float(size)):
+            low = self._bound(place - width, 0)
+            high = self._bound(place + width, 0x7FFFFFFF)
+            found = self._between(low, high, kept)
+            if found is not None:
+                return found
+        raise AssertionError("all elements lie between the smallest and the largest number")
+
+    def _bound(self, place: float, outside: int) -> int:
+        inside = 0 <= place < len(self._sample)
+        return int(self._sample[int(place)]) if inside else outside
+
+    def _between(self, low: int, high: int, kept: int) -> Threshold | None:
+        def look(start: int, block: Patterns) -> tuple[int, Integers, Patterns]:
+            found = np.flatnonzero((block >= low) & (block <= high))
+            return int(np.count_nonzero(block > high)), found + start, block[found]
+
+        parts = self._scan(look)
+        above = sum(part[0] for part in parts)
+        where = np.concatenate([part[1] for part in parts])
+        patterns = np.concatenate([part[2] for part in parts])
+        if not above < kept <= above + len(patterns):
+            return None
+        rank = len(patterns) - (kept - above)
+        pattern = int(np.partition(patterns, rank)[rank])
+        wanted = kept - above - int(np.count_nonzero(patterns > pattern))
+        equal = where[patterns == pattern]
         split = wanted < len(equal) and pattern > 0
         return Threshold(_magnitude(pattern), int(equal[wanted - 1]) if split else None)
 
 
-def _none() -> Integers:
-    return np.zeros(0, dtype=np.int64)
-
-
-def _place(blocks: Iterator[tuple[int, torch.Tensor]], pattern: int, number: int) -> int:
-    """Return the flat index of the element that is the `number`-th with this pattern."""
-    for start, block in blocks:
-        found = np.flatnonzero(_patterns(block) == pattern)
-        if number <= len(found):
-            return start + int(found[number - 1])
-        number -= len(found)
-    raise AssertionError("a pattern that was counted is not there")
-
-
-def _patterns(values: torch.Tensor) -> np.ndarray[Any, np.dtype[np.int32]]:
-    """Return the bit patterns of the magnitudes; on a CPU in the memory of `values`."""
-    patterns: np.ndarray[Any, np.dtype[np.int32]] = (
-        values.view(torch.int32).bitwise_and_(0x7FFFFFFF).cpu().numpy()
-    )
-    return patterns
+def _runs(start: int, block: Patterns) -> tuple[int, Patterns, Integers]:
+    """Return a block's different patterns and how often each is there."""
+    ordered = np.sort(block)
+    firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return start, ordered[firsts], np.diff(firsts, append=len(ordered))
 
 
 def _magnitude(pattern: int) -> float:
@@ -147,8 +174,23 @@ def row_ranks(values: torch.Tensor, row: int) -> torch.Tensor:
         return result
     lines, goal = values.view(-1, row), result.view(-1, row)
     places = torch.arange(row, dtype=dtype, device=values.device)
-    step = max(1, (1 << 22) // row)
-    for start in range(0, lines.shape[0], step):
-        order = lines[start : start + step].argsort(dim=1, stable=True)
-        goal[start : start + step].scatter_(1, order, places.expand(order.shape))
+    step = max(1, (1 << 18) // row)
+
+    def rank(start: int) -> None:
+        part = lines[start : start + step]
+        if part.device.type != "cpu":
+            goal[start : start + step].scatter_(
+                1, part.argsort(dim=1, stable=True), places.expand(part.shape)
+            )
+            return
+        # Pattern and place in one number: plain sorting, which is several times faster, is stable.
+        keys = part.view(torch.int32).numpy().astype(np.int64)
+        keys <<= 32
+        keys |= np.arange(row)
+        keys.sort(axis=1)
+        keys &= 0xFFFFFFFF
+        np.put_along_axis(goal[start : start + step].numpy(), keys, places.numpy()[None], axis=1)
+
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        list(pool.map(rank, range(0, lines.shape[0], step)))
     return result

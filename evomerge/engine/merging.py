@@ -84,17 +84,18 @@ def merge_tensor(
         largest = workspace.compiled.merge(kernel, flat, dtype, goal)
         if largest is not None:
             return [largest]
-    extremes: Extremes = []
-    for start in range(0, facts.numel, workspace.block):
-        stop = min(start + workspace.block, facts.numel)
-        workspace.enter(flat, start, stop)
-        result = workspace.result()
-        kernel(workspace, result)
+
+    def merge_block(space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
+        result = space.result()
+        kernel(space, result)
         if dtype != torch.float32:
-            result = workspace.rounded(dtype).copy_(result)
-        extremes.extend(torch.aminmax(result))
-        goal[start:stop].copy_(result)
-    workspace.leave()
+            result = space.rounded(dtype).copy_(result)
+        goal[space.start : space.start + result.numel()].copy_(result)
+        low, high = torch.aminmax(result)
+        return low, high
+
+    pairs = workspace.each(flat, merge_block)
+    extremes = [value for pair in pairs for value in pair]
     if not direct:
         out.copy_(goal.view(out.shape))
     return extremes

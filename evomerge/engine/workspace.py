@@ -1,10 +1,14 @@
 """Scratch memory for merging a tensor block by block.
 
 Fresh buffers cost far more than the arithmetic on them, so one set, small enough for a cache, is
-used again for every block.
+used again for every block. On a CPU the blocks of a large tensor are divided among threads, each
+with a set of its own; torch's own threads would meet after every operation on every block.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 
@@ -14,6 +18,8 @@ __all__ = ["BLOCK", "Workspace"]
 
 BLOCK = 1 << 16
 """Elements in a block, a power of two."""
+
+Result = TypeVar("Result")
 
 
 class Workspace:
@@ -48,6 +54,48 @@ class Workspace:
         self._inputs: Sequence[torch.Tensor] = ()
         self._buffers: dict[object, torch.Tensor] = {}
         self._views: dict[object, torch.Tensor] = {}
+        self._team: list[Workspace] = [self]
+
+    def each(
+        self,
+        inputs: Sequence[torch.Tensor],
+        work: Callable[["Workspace"], Result],
+        first: int = 0,
+    ) -> list[Result]:
+        """Do something in every block of flat inputs.
+
+        Args:
+            inputs: The tensors.
+            work: Is given a workspace that has entered a block.
+            first: Element at which the first block starts.
+
+        Returns:
+            What `work` returned, in the order of the blocks.
+        """
+        numel = inputs[0].numel()
+        starts = range(first, numel, self.block)
+
+        def run(space: Workspace, part: range) -> list[Result]:
+            results = []
+            for start in part:
+                space.enter(inputs, start, min(start + self.block, numel))
+                results.append(work(space))
+            space.leave()
+            return results
+
+        threads = torch.get_num_threads() if self.device.type == "cpu" else 1
+        if threads == 1 or len(starts) < 2:
+            return run(self, starts)
+        with _single_threaded():
+            if len(starts) < 2 * threads:
+                return run(self, starts)
+            while len(self._team) < threads:
+                self._team.append(Workspace(self.device, self.block))
+            share = -(-len(starts) // threads)
+            parts = [starts[i * share : (i + 1) * share] for i in range(threads)]
+            with ThreadPoolExecutor(threads, initializer=_use_one_thread) as pool:
+                done = list(pool.map(run, self._team[:threads], parts))
+        return [result for part in done for result in part]
 
     @property
     def num_inputs(self) -> int:
@@ -106,3 +154,18 @@ class Workspace:
                 self._buffers[key] = buffer
             view = self._views[key] = buffer[: self._numel]
         return view
+
+
+@contextmanager
+def _single_threaded() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _use_one_thread() -> None:
+    # The setting belongs to a thread as soon as that has used it.
+    torch.set_num_threads(1)

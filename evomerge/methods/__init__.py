@@ -1,15 +1,23 @@
 """Merge methods: one table of metadata (free of torch), one pure function for each row.
 
 `METHODS` and its row types can be imported without torch; the functions themselves live in
-`linear`, `slerp` and `task_vectors` and are loaded by `MethodSpec.load`.
+modules beside it and are loaded by `MethodSpec.load`.
 """
 
 from evomerge.methods.table import (
     IGNORED_PARAMETERS,
     METHODS,
+    SYMBOLS,
     MethodSpec,
     ParameterSpec,
     parameter_names,
 )
 
-__all__ = ["IGNORED_PARAMETERS", "METHODS", "MethodSpec", "ParameterSpec", "parameter_names"]
+__all__ = [
+    "IGNORED_PARAMETERS",
+    "METHODS",
+    "SYMBOLS",
+    "MethodSpec",
+    "ParameterSpec",
+    "parameter_names",
+]

@@ -121,8 +121,8 @@ class Facts(Protocol):
         """Number of elements of the tensor."""
         ...
 
-    def dot(self, i: int, j: int, *, deltas: bool = False) -> float:
-        """Return the inner product of two inputs, or of their task vectors, summed in float64."""
+    def gram(self, inputs: Sequence[int], *, deltas: bool = False) -> list[list[float]]:
+        """Return the inner products of inputs, or of their task vectors."""
         ...
 
     def dots(self, i: int, j: int, groups: Groups, *, deltas: bool = False) -> torch.Tensor:

@@ -20,10 +20,12 @@ def model_stock(settings: Settings, facts: Facts) -> Kernel:
     filter_wise = settings.flag("filter_wise") and len(facts.shape) > 1 and facts.numel > 0
     groups = Groups("rows", facts.numel // facts.shape[0] if filter_wise else max(facts.numel, 1))
 
+    whole = [] if filter_wise else facts.gram(range(1, count + 1), deltas=True)
+
     def products(i: int, j: int) -> torch.Tensor:
         if filter_wise:
             return facts.dots(i, j, groups, deltas=True)
-        return torch.tensor([facts.dot(i, j, deltas=True)], dtype=torch.float64)
+        return torch.tensor([whole[i - 1][j - 1]], dtype=torch.float64)
 
     squares = [products(i, i) for i in range(1, count + 1)]
     cosines = []

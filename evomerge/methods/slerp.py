@@ -20,10 +20,8 @@ _ZERO_NORM = 1e-8
 
 def slerp(settings: Settings, facts: Facts) -> Kernel:
     """Interpolate from input 0, the base (t = 0), to input 1 (t = 1), tensors as flat vectors."""
-    first, second = slerp_factors(
-        settings.number("t"), facts.dot(0, 0), facts.dot(0, 1), facts.dot(1, 1)
-    )
-    return LinearCombination((first, second))
+    (aa, ab), (_, bb) = facts.gram((0, 1))
+    return LinearCombination(slerp_factors(settings.number("t"), aa, ab, bb))
 
 
 def nuslerp(settings: Settings, facts: Facts) -> Kernel:
@@ -36,16 +34,16 @@ def nuslerp(settings: Settings, facts: Facts) -> Kernel:
     w1, w2 = settings.numbers("weight")
     t = w2 / (w1 + w2) if abs(w1 + w2) > _ZERO_NORM else 0.5
     first = 1 if settings.has_base else 0
-    pairs = ((first, first), (first, first + 1), (first + 1, first + 1))
     deltas = settings.has_base
     if settings.flag("nuslerp_flatten") or len(facts.shape) < 2 or not facts.numel:
-        aa, ab, bb = (facts.dot(i, j, deltas=deltas) for i, j in pairs)
+        (aa, ab), (_, bb) = facts.gram((first, first + 1), deltas=deltas)
         return combine(settings, slerp_factors(t, aa, ab, bb, collinear=_NUSLERP_COLLINEAR))
     groups = (
         Groups("columns", facts.numel // facts.shape[0])
         if settings.flag("nuslerp_row_wise")
         else Groups("rows", facts.shape[-1])
     )
+    pairs = ((first, first), (first, first + 1), (first + 1, first + 1))
     products = (facts.dots(i, j, groups, deltas=deltas).tolist() for i, j in pairs)
     found = [
         slerp_factors(t, aa, ab, bb, collinear=_NUSLERP_COLLINEAR)

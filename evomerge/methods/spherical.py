@@ -103,13 +103,8 @@ def _unit(factors: Vector, cosines: Matrix) -> Vector | None:
 def gram(settings: Settings, facts: Facts) -> Matrix:
     """Return the inner products of the models, or of their task vectors if there is a base."""
     first = 1 if settings.has_base else 0
-    count = len(settings.own)
-    products = np.zeros((count, count))
-    for i in range(count):
-        for j in range(i + 1):
-            value = facts.dot(first + j, first + i, deltas=settings.has_base)
-            products[i, j] = products[j, i] = value
-    return products
+    inputs = range(first, first + len(settings.own))
+    return np.array(facts.gram(inputs, deltas=settings.has_base))
 
 
 def combine(settings: Settings, factors: Sequence[float]) -> Kernel:

@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Literal, cast
 if TYPE_CHECKING:
     from evomerge.methods.interface import MergeMethod
 
-__all__ = ["IGNORED_PARAMETERS", "METHODS", "MethodSpec", "ParameterSpec", "parameter_names"]
+__all__ = [
+    "IGNORED_PARAMETERS",
+    "METHODS",
+    "SYMBOLS",
+    "MethodSpec",
+    "ParameterSpec",
+    "parameter_names",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +59,8 @@ class MethodSpec:
     Attributes:
         name: The value of `merge_method`.
         summary: One line for people.
+        formula: The result, in the words of `SYMBOLS`.
+        use: When to take it, one line for people.
         paper: Where it was described, or an empty string.
         parameters: Everything it reads from a recipe.
         base: Whether `base_model` must, may or cannot take part.
@@ -67,6 +76,8 @@ class MethodSpec:
 
     name: str
     summary: str
+    formula: str
+    use: str
     paper: str
     parameters: tuple[ParameterSpec, ...]
     base: Literal["required", "optional", "none"]
@@ -79,6 +90,16 @@ class MethodSpec:
     def parameter(self, name: str) -> ParameterSpec | None:
         """Return the parameter of this name, or None."""
         return next((spec for spec in self.parameters if spec.name == name), None)
+
+    def num_models(self) -> str:
+        """Return how many models it takes, in words."""
+        if self.max_models is None:
+            count = f"{self.min_models} or more"
+        elif self.min_models == self.max_models:
+            count = f"exactly {self.min_models}"
+        else:
+            count = f"{self.min_models} to {self.max_models}"
+        return f"{count}, base_model included" if self.base == "required" else count
 
     def load(self) -> "MergeMethod":
         """Return the method's function (imports torch)."""
@@ -187,10 +208,42 @@ _DELLA_PAPER = "Deep et al. 2024, DELLA-Merging, arXiv:2406.11617"
 _RAM_PAPER = "Behavior Knowledge Merge in Reinforced Agentic Models (2026), arXiv:2601.13572"
 _GUIDE = "mergekit, merge method guide"
 
+SYMBOLS = (
+    "x_i are the models, b is base_model, d_i = x_i - b the task vectors (x and d where there is "
+    "one), n is the number of elements, |.|_1 the sum of magnitudes. Each tensor is merged by "
+    "itself, in float32, and rounded once."
+)
+"""What the letters of `MethodSpec.formula` mean."""
+
+_SUM = "out = b + lambda sum_i D_i   (normalize: the sum is divided by sum_i w_i)"
+_ELECT = (
+    "s   = sign(sum_i D_i), where 0 counts as plus\n"
+    "out = b + lambda sum_i D_i over the i with D_i s > 0\n"
+    "      (normalize: the sum is divided by the sum of these w_i)"
+)
+_DARE = (
+    "M_i = 1 with probability density_i, else 0\n"
+    "D_i = w_i r_i M_i d_i,  r_i = |d_i|_1 / |M_i d_i|_1 (rescale_norm: density: 1 / density_i)"
+)
+_DELLA = (
+    "M_i = 1 with a probability that rises evenly with the rank of |d_i| in its row,\n"
+    "      from density_i - epsilon_i to density_i + epsilon_i, else 0\n"
+    "D_i = w_i r_i M_i d_i,  r_i = |d_i|_1 / |M_i d_i|_1 (rescale_norm: density: 1 / density_i)"
+)
+_CRUMBS = (
+    "D_i = w_i d_i without the int(gamma_i n) largest |d_i|, of the rest the int(density_i n) "
+    "largest"
+)
+
 _ROWS = (
     MethodSpec(
         name="linear",
         summary="Weighted average of the models",
+        formula="out = sum_i w_i x_i / sum_i w_i   (normalize: false: sum_i w_i x_i)",
+        use=(
+            "First, as a baseline: fine-tunes of one base that are close to each other. Needs no "
+            "base."
+        ),
         paper="Wortsman et al. 2022, Model Soups, arXiv:2203.05482",
         parameters=(_LINEAR_WEIGHT, _normalize(default=True)),
         base="optional",
@@ -202,6 +255,14 @@ _ROWS = (
     MethodSpec(
         name="slerp",
         summary="Spherical interpolation from the base model (t = 0) to one other (t = 1)",
+        formula=(
+            "out = sin((1 - t) a) / sin(a) b + sin(t a) / sin(a) x,  a the angle between b and x\n"
+            "|cos a| > 0.9995: out = (1 - t) b + t x"
+        ),
+        use=(
+            "Two models, where the length of the weights should stay between the parents'; "
+            "gradients of t over the layers choose who leads where."
+        ),
         paper="Shoemake 1985, Animating Rotation with Quaternion Curves, doi:10.1145/325165.325242",
         parameters=(
             ParameterSpec(
@@ -220,6 +281,11 @@ _ROWS = (
     MethodSpec(
         name="task_arithmetic",
         summary="The base plus the weighted sum of the task vectors",
+        formula="out = b + lambda sum_i w_i d_i   (normalize: the sum is divided by sum_i w_i)",
+        use=(
+            "Several fine-tunes of one base whose changes hardly collide; cheap, and the first to"
+            " search. A negative weight removes a skill."
+        ),
         paper=_TASK_ARITHMETIC_PAPER,
         parameters=(_TASK_WEIGHT, _normalize(default=False), _LAMBDA),
         base="required",
@@ -231,6 +297,11 @@ _ROWS = (
     MethodSpec(
         name="ties",
         summary="Trim task vectors to their largest elements, elect a sign, sum",
+        formula=(
+            "D_i = w_i trim(d_i),  trim keeps the int(density_i n) largest |d_i|, at least one\n"
+            f"{_ELECT}"
+        ),
+        use="Several fine-tunes of one base that pull the same weights in opposite directions.",
         paper=_TIES_PAPER,
         parameters=(_TASK_WEIGHT, _TRIM_DENSITY, _normalize(default=True), _LAMBDA),
         base="required",
@@ -242,6 +313,8 @@ _ROWS = (
     MethodSpec(
         name="dare_ties",
         summary="Drop elements of the task vectors at random, rescale, elect a sign, sum",
+        formula=f"{_DARE}\n{_ELECT}",
+        use="As dare_linear, with sign conflicts between the models settled by election.",
         paper=f"{_DARE_PAPER}; {_TIES_PAPER}",
         parameters=(
             _TASK_WEIGHT,
@@ -261,6 +334,11 @@ _ROWS = (
     MethodSpec(
         name="dare_linear",
         summary="Drop elements of the task vectors at random, rescale, sum",
+        formula=f"{_DARE}\n{_SUM}",
+        use=(
+            "Several fine-tunes with many small, redundant changes: low densities thin them out "
+            "before they are summed."
+        ),
         paper=_DARE_PAPER,
         parameters=(
             _TASK_WEIGHT,
@@ -280,6 +358,8 @@ _ROWS = (
     MethodSpec(
         name="breadcrumbs",
         summary="Mask the smallest and the very largest elements of the task vectors, sum",
+        formula=f"{_CRUMBS}\n{_SUM}",
+        use="Fine-tunes with a few outlying changes that spoil a plain sum.",
         paper=_BREADCRUMBS_PAPER,
         parameters=(
             _TASK_WEIGHT,
@@ -297,6 +377,8 @@ _ROWS = (
     MethodSpec(
         name="breadcrumbs_ties",
         summary="Mask the smallest and the very largest elements, elect a sign, sum",
+        formula=f"{_CRUMBS}\n{_ELECT}",
+        use="As breadcrumbs, with sign conflicts between the models settled by election.",
         paper=f"{_BREADCRUMBS_PAPER}; {_TIES_PAPER}",
         parameters=(
             _TASK_WEIGHT,
@@ -314,6 +396,11 @@ _ROWS = (
     MethodSpec(
         name="della",
         summary="Drop elements, small ones more often, rescale, elect a sign, sum",
+        formula=f"{_DELLA}\n{_ELECT}",
+        use=(
+            "Where ties drops too sharply and dare too blindly: large changes are likely to stay,"
+            " signs are elected."
+        ),
         paper=_DELLA_PAPER,
         parameters=(
             _TASK_WEIGHT,
@@ -334,6 +421,8 @@ _ROWS = (
     MethodSpec(
         name="della_linear",
         summary="Drop elements at random, small ones more often, rescale, sum",
+        formula=f"{_DELLA}\n{_SUM}",
+        use="As della for models whose signs hardly collide.",
         paper=_DELLA_PAPER,
         parameters=(
             _TASK_WEIGHT,
@@ -354,6 +443,17 @@ _ROWS = (
     MethodSpec(
         name="sce",
         summary="Weigh task vectors by their energy where they vary most, elect a sign, average",
+        formula=(
+            "S   = the int(select_topk m) elements where the d_i vary most, m the number of those\n"
+            "      that vary at all; select_topk: 1 takes every element\n"
+            "w_i = e_i / sum_j e_j,  e_i = sum of d_i^2 over S\n"
+            "s   = sign(sum_i d_i), where 0 counts as plus\n"
+            "out = b + sum_i w_i d_i / sum_i w_i over the i with d_i s > 0, in S; b elsewhere"
+        ),
+        use=(
+            "Several fine-tunes and no wish to choose weights: the data choose them, tensor by "
+            "tensor."
+        ),
         paper="Wan et al. 2024, FuseChat, arXiv:2408.07990",
         parameters=(
             ParameterSpec(
@@ -374,6 +474,15 @@ _ROWS = (
     MethodSpec(
         name="model_stock",
         summary="Go from the base towards the average, as far as the models' angles say",
+        formula=(
+            "c   = mean cosine of the pairs of d_i,  k the number of d_i\n"
+            "t   = k c / (1 + (k - 1) c)\n"
+            "out = b + t mean_i(d_i)"
+        ),
+        use=(
+            "Two or more fine-tunes of one base on the same task, of different seeds or data: no "
+            "parameter to choose."
+        ),
         paper="Jang et al. 2024, Model Stock, arXiv:2403.19522",
         parameters=(
             ParameterSpec(
@@ -393,6 +502,11 @@ _ROWS = (
     MethodSpec(
         name="nuslerp",
         summary="Spherical interpolation by weights, of two models or of their task vectors",
+        formula=(
+            "t   = w_2 / (w_1 + w_2)\n"
+            "out = slerp(x_1, x_2, t);  with a base: b + slerp(d_1, d_2, t)"
+        ),
+        use="slerp by weights, of task vectors, or row by row.",
         paper=f"Shoemake 1985, doi:10.1145/325165.325242; {_GUIDE}",
         parameters=(
             _LINEAR_WEIGHT,
@@ -420,6 +534,11 @@ _ROWS = (
     MethodSpec(
         name="multislerp",
         summary="Weighted mean on the sphere, of models or of their task vectors",
+        formula=(
+            "m   = sum_i w_i x_i / |x_i|\n"
+            "out = (sum_i w_i |x_i|) m / |m|;  with a base: the same of d_i, plus b"
+        ),
+        use="slerp of more than two models.",
         paper=_GUIDE,
         parameters=(
             _LINEAR_WEIGHT,
@@ -447,6 +566,11 @@ _ROWS = (
     MethodSpec(
         name="karcher",
         summary="Karcher mean on the sphere, all models alike",
+        formula=(
+            "m   <- exp_m(mean_i log_m(x_i / |x_i|)), until the step is below tol\n"
+            "out = mean_i(|x_i|) m"
+        ),
+        use="The uniform average of several models on the sphere; nothing to choose.",
         paper="Karcher 1977, Riemannian center of mass, doi:10.1002/cpa.3160300502",
         parameters=(
             ParameterSpec(
@@ -474,6 +598,11 @@ _ROWS = (
     MethodSpec(
         name="nearswap",
         summary="Go from the base model to another by at most t in each element",
+        formula="out = b + d min(1, t / |d|), element by element",
+        use=(
+            "To tint a model with another where the two are near, and to change it little "
+            "elsewhere."
+        ),
         paper=_GUIDE,
         parameters=(
             ParameterSpec(
@@ -493,6 +622,11 @@ _ROWS = (
     MethodSpec(
         name="arcee_fusion",
         summary="Take from another model the elements whose change matters most",
+        formula=(
+            "I   = |d| times the row's divergence KL(softmax(x) || softmax(b))\n"
+            "out = x where I >= Q50 + 1.5 (Q75 - Q25), else b;  Q: quantiles of I"
+        ),
+        use="To take only the most important changes of one fine-tune; nothing to choose.",
         paper=_GUIDE,
         parameters=(),
         base="required",
@@ -504,6 +638,14 @@ _ROWS = (
     MethodSpec(
         name="ram",
         summary="Average the changes that several models made, keep those that only one made",
+        formula=(
+            "C   = number of models with |d_i| > epsilon\n"
+            "out = b + sum_i d_i / max(C, 1) over the i with |d_i| > epsilon"
+        ),
+        use=(
+            "Fine-tunes by reinforcement learning, whose changes are sparse and mostly in "
+            "different places."
+        ),
         paper=_RAM_PAPER,
         parameters=(_CHANGE,),
         base="required",
@@ -515,6 +657,13 @@ _ROWS = (
     MethodSpec(
         name="ramplus_tl",
         summary="The same, with the changes that only one model made enlarged",
+        formula=(
+            "C   = number of models with |d_i| > epsilon\n"
+            "rho_i = changed elements of i with C > 1 / those with C = 1\n"
+            "f_i = 1 + r min(rho_i, alpha) where C = 1, else 1\n"
+            "out = b + sum_i f_i d_i / max(C, 1) over the i with |d_i| > epsilon"
+        ),
+        use="As ram, where the skills that only one model has come out too weak.",
         paper=_RAM_PAPER,
         parameters=(
             _CHANGE,
@@ -541,6 +690,11 @@ _ROWS = (
     MethodSpec(
         name="passthrough",
         summary="Copy one model's layers, times a scale: to stack, repeat or drop layers",
+        formula="out = scale x",
+        use=(
+            "To stack, repeat or drop layers with slices, or to write one model again (with an "
+            "adapter, another vocabulary or type)."
+        ),
         paper="",
         parameters=(
             ParameterSpec(
