@@ -210,8 +210,9 @@ _GUIDE = "mergekit, merge method guide"
 
 SYMBOLS = (
     "x_i are the models, b is base_model, d_i = x_i - b the task vectors (x and d where there is "
-    "one), n is the number of elements, |.|_1 the sum of magnitudes. Each tensor is merged by "
-    "itself, in float32, and rounded once."
+    "one), n is the number of elements, |.| the Euclidean norm of a tensor or the magnitude of an "
+    "element, |.|_1 the sum of magnitudes. Each tensor is merged by itself, in float32, and "
+    "rounded once."
 )
 """What the letters of `MethodSpec.formula` mean."""
 
@@ -535,8 +536,9 @@ _ROWS = (
         name="multislerp",
         summary="Weighted mean on the sphere, of models or of their task vectors",
         formula=(
-            "m   = sum_i w_i x_i / |x_i|\n"
-            "out = (sum_i w_i |x_i|) m / |m|;  with a base: the same of d_i, plus b"
+            "m   = sum_i w_i x_i / |x_i|,  w_i divided by their sum first (normalize_weights)\n"
+            "out = (sum_i w_i |x_i|) m / |m|, or sum_i w_i x_i where |m| < eps;\n"
+            "      with a base: the same of d_i, plus b"
         ),
         use="slerp of more than two models.",
         paper=_GUIDE,
