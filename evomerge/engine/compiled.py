@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from evomerge.errors import PrerequisiteError
-from evomerge.methods.exact import anchors
+from evomerge.methods.exact import anchors, exact_sum
 from evomerge.methods.formulas import Formula, field_formula, formula, sums
 from evomerge.methods.interface import Field, Kernel
 
@@ -29,7 +29,7 @@ SMALLEST = 1 << 14
 """Tensors with fewer elements are left to the blocked kernels."""
 
 _LARGEST = 2**31 - 1
-_VERSION = 2  # of what this module makes from a formula
+_VERSION = 3  # of what this module makes from a formula
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ class CompiledFormulas:
             out: Where it goes, flat.
 
         Returns:
-            The largest magnitude, NaN if there is one; None if nothing was done.
+            0, or NaN if a number is not finite or too large for the type; None if nothing was done.
         """
         if not _suits([*inputs, out]):
             return None
@@ -116,9 +116,12 @@ class CompiledFormulas:
         runner = self._find(key, lambda: _Merge(found, dtype), [used, [out]], found)
         if runner is None:
             return None
-        largest = runner([*used, *found.tensors, *self._numbers(found), out])[0]
-        # Rounding keeps the order: what overflows the type shows in the largest.
-        return largest.to(dtype)
+        checks = []
+        for start, stop, *numbers in found.parts(out.numel()):
+            data = (tensor[start:stop] for tensor in (*used, *found.tensors))
+            moved = (number.to(self._device) for number in numbers)
+            checks.append(runner([*data, *moved, out[start:stop]])[0])
+        return torch.stack(checks).sum()
 
     def total(self, field: Field, inputs: Sequence[torch.Tensor], bound: float) -> float | None:
         """Return the sum of a field's magnitudes, or None if nothing was done.
@@ -138,12 +141,13 @@ class CompiledFormulas:
         runner = self._find(key, lambda: _Total(found), [used, []], found, floats)
         if runner is None:
             return None
-        numbers = (floats.to(self._device), found.integers.to(self._device))
-        coarse, fine = runner([*used, *found.tensors, *numbers])[0].tolist()
-        return float(coarse + fine)
-
-    def _numbers(self, found: Formula) -> tuple[torch.Tensor, torch.Tensor]:
-        return found.floats.to(self._device), found.integers.to(self._device)
+        parts = []
+        for start, stop, numbers, integers in found.parts(used[0].numel()):
+            data = (tensor[start:stop] for tensor in (*used, *found.tensors))
+            moved = (torch.cat([numbers, grids]).to(self._device), integers.to(self._device))
+            coarse, fine = runner([*data, *moved])[0].tolist()
+            parts.append((coarse, fine))
+        return exact_sum(parts)
 
     def _find(
         self,
@@ -173,18 +177,21 @@ class CompiledFormulas:
 
 
 class _Merge(torch.nn.Module):
-    """A formula, rounded into the goal; returns the largest magnitude before rounding."""
+    """A formula, rounded into the goal; returns 0, or NaN if the type cannot hold a number."""
 
     def __init__(self, found: Formula, dtype: torch.dtype) -> None:
         super().__init__()
         self._found = found
         self._dtype = dtype
+        # What the type cannot hold overflows float32 when multiplied by this.
+        self._stretch = torch.finfo(torch.float32).max / torch.finfo(dtype).max
 
     def forward(self, *arguments: torch.Tensor) -> torch.Tensor:
         *rest, out = arguments
         result = _apply(self._found, rest)
         out.copy_(result.to(self._dtype))
-        return result.abs().amax()
+        wide = result if self._stretch == 1.0 else result * self._stretch
+        return (wide - wide).sum()
 
 
 class _Total(torch.nn.Module):

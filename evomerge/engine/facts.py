@@ -18,10 +18,11 @@ from evomerge.engine.magnitudes import (
     row_ranks,
 )
 from evomerge.engine.workspace import BLOCK, Result, Workspace
-from evomerge.methods.draws import Draws
+from evomerge.methods.draws import LEVELS, Draws, level_bound
 from evomerge.methods.exact import anchors, exact_sum, split_sums
-from evomerge.methods.fields import TaskVector
+from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
+from evomerge.methods.sparsifiers import Drop
 
 __all__ = ["FactStore", "TensorFacts"]
 
@@ -33,6 +34,7 @@ _ROW = 4096
 _STRETCH = 4096
 _DEVICE_SPAN = 1 << 22
 _NO_SIGN = 0x7FFFFFFF
+_LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
 _SOFTMAX_FLOOR = 1e-8
 
 
@@ -139,6 +141,40 @@ class TensorFacts:
         if field.identity() is None:
             return self._total(field)
         return float(self._store.get(("total", *self._identity(field)), lambda: self._total(field)))
+
+    def kept(self, i: int, level: int) -> float:
+        """Return the L1 norm of what a drop at a level keeps of task vector i."""
+        field = TaskVector(i)
+        if not self._store.keep:
+            return self._total(Sparse(i, Drop(self.draws(i), level_bound(level))))
+        coarse, fine = self._store.get(
+            ("kept", self._draw(i), *self._identity(field)), lambda: self._levels(i)
+        )
+        return float(coarse[level - 1] + fine[level - 1])
+
+    def _levels(self, i: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Return for each level the two exact sums of what it keeps."""
+        field, draws = TaskVector(i), self.draws(i)
+        bound = self.extreme(0) + self.extreme(i)
+        dtype = torch.float32 if bound < _LARGE else torch.float64
+        first, second = anchors(bound, dtype)
+
+        # One table for each thread's workspace; exact in any order, as all numbers lie on the grids.
+        tables: dict[int, np.ndarray[Any, Any]] = {}
+
+        def add(space: Workspace) -> None:
+            values = field(space).abs_().to(dtype)
+            numbers = draws.block(space.start, space.iota(), space.integers(0), space.integers(1))
+            levels = (numbers.cpu().numpy() >> _LEVEL_SHIFT) + LEVELS // 2
+            coarse = (values + first) - first
+            fine = ((values - coarse) + second) - second
+            table = tables.setdefault(id(space), np.zeros((2, LEVELS)))
+            for line, part in zip(table, (coarse, fine), strict=True):
+                line += np.bincount(levels, weights=part.cpu().numpy(), minlength=LEVELS)
+
+        self._workspace.each(self._tensors, add)
+        both = np.sum([np.zeros((2, LEVELS)), *tables.values()], axis=0).cumsum(axis=1)
+        return both[0], both[1]
 
     def ranks(self, i: int) -> torch.Tensor:
         """Return each element's place in its row by magnitude of task vector i."""

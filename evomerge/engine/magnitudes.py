@@ -166,14 +166,13 @@ def row_ranks(values: torch.Tensor, row: int) -> torch.Tensor:
         row: Elements in a row.
 
     Returns:
-        int16 where a row's places fit, else int32, of shape (n,).
+        int32 of shape (n,); compilers do well with it, and badly with anything shorter.
     """
-    dtype = torch.int16 if row <= 1 << 15 else torch.int32
-    result = torch.empty(values.numel(), dtype=dtype, device=values.device)
+    result = torch.empty(values.numel(), dtype=torch.int32, device=values.device)
     if not values.numel():
         return result
     lines, goal = values.view(-1, row), result.view(-1, row)
-    places = torch.arange(row, dtype=dtype, device=values.device)
+    places = torch.arange(row, dtype=torch.int32, device=values.device)
     step = max(1, (1 << 18) // row)
 
     def rank(start: int) -> None:

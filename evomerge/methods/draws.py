@@ -11,7 +11,16 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["ROUNDS", "Draws", "draw_bound", "draw_key", "keep"]
+__all__ = [
+    "LEVELS",
+    "ROUNDS",
+    "Draws",
+    "draw_bound",
+    "draw_key",
+    "draw_level",
+    "keep",
+    "level_bound",
+]
 
 _LOW = 0xFFFFFFFF
 _GOLDEN = 0x9E3779B9
@@ -31,6 +40,20 @@ def draw_key(seed: int, tensor: str, source: str) -> int:
     """
     text = f"{seed}\x00{tensor}\x00{source}".encode()
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "little")
+
+
+LEVELS = 1 << 12
+"""A drop's density is one of so many; sums of what each keeps are facts about the sources."""
+
+
+def draw_level(density: float) -> int:
+    """Return the level, from 1 to `LEVELS` - 1, that is nearest to a density between 0 and 1."""
+    return min(max(round(density * LEVELS), 1), LEVELS - 1)
+
+
+def level_bound(level: int) -> int:
+    """Return the bound below which a draw lies with probability `level / LEVELS`."""
+    return level * (2**32 // LEVELS) - 2**31
 
 
 def draw_bound(density: float) -> int:

@@ -6,8 +6,9 @@ they are gives the same bits. Numbers that change from candidate to candidate ar
 constants: one compiled formula serves all candidates.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 
@@ -24,6 +25,7 @@ from evomerge.methods.sparsifiers import (
     Sparsifier,
     Trim,
     Window,
+    just_below,
 )
 from evomerge.methods.task_vectors import NO_WEIGHT, TaskVectors
 
@@ -39,6 +41,25 @@ Step = Callable[[torch.Tensor, Tensors, torch.Tensor, torch.Tensor], torch.Tenso
 _FAR = 2**31 - 1
 
 
+@dataclass(frozen=True, slots=True)
+class _Bound:
+    """A number that is `upto` for elements up to index `last`, and `beyond` after it."""
+
+    place: int
+    upto: float
+    beyond: float
+    last: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """Random numbers: the offset of the first element, and the stride to the next."""
+
+    place: int
+    offset: int
+    stride: int
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Formula:
     """A kernel as a function.
@@ -50,6 +71,8 @@ class Formula:
         tensors: More tensors of the inputs' length.
         floats: Numbers, float32 of shape (f,).
         integers: Numbers, int32 of shape (i,).
+        bounds: Numbers that change inside the tensor.
+        streams: Random numbers that go on inside the tensor.
     """
 
     key: Hashable
@@ -58,6 +81,24 @@ class Formula:
     tensors: tuple[torch.Tensor, ...]
     floats: torch.Tensor
     integers: torch.Tensor
+    bounds: tuple[_Bound, ...] = ()
+    streams: tuple[_Stream, ...] = ()
+
+    def parts(self, numel: int) -> Iterator[tuple[int, int, torch.Tensor, torch.Tensor]]:
+        """Yield the stretches in which all numbers are the same: start, stop, and the numbers.
+
+        Among equal magnitudes the earlier ones are kept, so the bound changes inside a tensor.
+        """
+        ends = {bound.last + 1 for bound in self.bounds if 0 <= bound.last + 1 < numel}
+        edges = [0, *sorted(ends - {0}), numel]
+        for start, stop in pairwise(edges):
+            floats, integers = self.floats.clone(), self.integers.clone()
+            for bound in self.bounds:
+                floats[bound.place] = bound.upto if start <= bound.last else bound.beyond
+            for stream in self.streams:
+                first = (stream.offset + start * stream.stride) & 0xFFFFFFFF
+                integers[stream.place] = first - (1 << 32) if first >= 1 << 31 else first
+            yield start, stop, floats, integers
 
 
 class _Arguments:
@@ -65,6 +106,8 @@ class _Arguments:
 
     def __init__(self) -> None:
         self.tensors: list[torch.Tensor] = []
+        self.bounds: list[_Bound] = []
+        self.streams: list[_Stream] = []
         self._floats: list[float] = []
         self._integers: list[int] = []
 
@@ -79,7 +122,16 @@ class _Arguments:
     def formula(self, key: Hashable, inputs: tuple[int, ...], function: Merge) -> Formula:
         floats = torch.tensor(self._floats or [0.0], dtype=torch.float32)
         integers = torch.tensor(self._integers or [0], dtype=torch.int32)
-        return Formula(key, inputs, function, tuple(self.tensors), floats, integers)
+        return Formula(
+            key,
+            inputs,
+            function,
+            tuple(self.tensors),
+            floats,
+            integers,
+            tuple(self.bounds),
+            tuple(self.streams),
+        )
 
 
 def formula(kernel: Kernel) -> Formula | None:
@@ -218,14 +270,14 @@ def _sparsifier(sparsifier: Sparsifier | None, arguments: _Arguments) -> tuple[s
 
 def _largest(threshold: Threshold, arguments: _Arguments, *, rest: bool = False) -> Step:
     """Keep the elements up to a threshold, or all others."""
-    magnitude = arguments.number(threshold.magnitude)
-    last = arguments.integer(_FAR if threshold.last_index is None else threshold.last_index)
+    place = arguments.number(0.0)
+    last = _FAR if threshold.last_index is None else threshold.last_index
+    magnitude = threshold.magnitude
+    arguments.bounds.append(_Bound(place, just_below(magnitude), magnitude, last))
 
-    def step(values: torch.Tensor, _ts: Tensors, f: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
-        size = values.abs()
-        inside = (size > f[magnitude]) | ((size == f[magnitude]) & (_index(values) <= n[last]))
-        zero = torch.zeros_like(values)
-        return torch.where(inside, zero, values) if rest else torch.where(inside, values, zero)
+    def step(values: torch.Tensor, _ts: Tensors, f: torch.Tensor, _n: torch.Tensor) -> torch.Tensor:
+        inside = values.abs() > f[place]
+        return torch.where(inside, 0.0, values) if rest else torch.where(inside, values, 0.0)
 
     return step
 
@@ -256,8 +308,10 @@ def _ranked_drop(sparsifier: RankedDrop, arguments: _Arguments) -> Step:
 def _draws(
     draws: Draws, arguments: _Arguments
 ) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Compute `Draws.block` for a whole tensor of less than 2**31 elements."""
-    stride, offset = (arguments.integer(value) for value in draws.start())
+    """Compute `Draws.block` for a stretch of less than 2**31 elements."""
+    first_stride, first_offset = draws.start()
+    stride, offset = arguments.integer(first_stride), arguments.integer(first_offset)
+    arguments.streams.append(_Stream(offset, first_offset, first_stride))
 
     def numbers(like: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
         values = _index(like) * n[stride] + n[offset]

@@ -137,6 +137,10 @@ class Facts(Protocol):
         """Return the sum of a field's magnitudes."""
         ...
 
+    def kept(self, i: int, level: int) -> float:
+        """Return the L1 norm of what a drop at a level keeps of task vector i."""
+        ...
+
     def ranks(self, i: int) -> torch.Tensor:
         """Return each element's place in its row by magnitude of task vector i, 0 the smallest.
 

@@ -17,6 +17,7 @@ __all__ = [
     "Sparsifier",
     "Trim",
     "Window",
+    "just_below",
     "trim",
     "window",
 ]
@@ -45,7 +46,7 @@ class Trim:
     def __call__(self, block: Block, delta: torch.Tensor) -> None:
         """Trim a block."""
         magnitude, last = self.threshold.magnitude, self.threshold.last_index
-        below = _just_below(magnitude)
+        below = just_below(magnitude)
         cut = delta.numel() if last is None else max(0, last + 1 - block.start)
         if cut >= delta.numel():
             _shrink(delta, below)
@@ -172,6 +173,6 @@ def _shrink(delta: torch.Tensor, bound: float) -> None:
         torch.ops.aten.hardshrink.out(delta, bound, out=delta)
 
 
-def _just_below(magnitude: float) -> float:
-    """Return the float32 just below, because hardshrink zeroes |d| <= bound."""
+def just_below(magnitude: float) -> float:
+    """Return the float32 just below: `> it` is `>=` the magnitude."""
     return float(np.nextafter(np.float32(magnitude), np.float32(-1.0)))

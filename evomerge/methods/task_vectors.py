@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.errors import RecipeError
-from evomerge.methods.draws import draw_bound, keep
+from evomerge.methods.draws import draw_bound, draw_level, keep, level_bound
 from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Block, Facts, Kernel, Settings, Threshold, Value
 from evomerge.methods.sparsifiers import (
@@ -225,7 +225,7 @@ def _randomly(
 
 
 def _drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
-    return Drop(facts.draws(i), draw_bound(float(values["density"])))
+    return Drop(facts.draws(i), level_bound(draw_level(float(values["density"]))))
 
 
 def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
@@ -248,7 +248,10 @@ def _rescaling(norm: object, facts: Facts, i: int, density: float, sparsifier: S
     """Return the factor that makes up for what was dropped."""
     if norm == "density":
         return 1.0 / density  # Yu et al. 2024, equation 2: divide by 1 - p
-    kept = facts.total(Sparse(i, sparsifier))
+    if isinstance(sparsifier, Drop):
+        kept = facts.kept(i, draw_level(density))
+    else:
+        kept = facts.total(Sparse(i, sparsifier))
     return facts.total(TaskVector(i)) / kept if kept > 0.0 else 1.0
 
 
