@@ -20,7 +20,7 @@ import torch
 
 from evomerge.errors import PrerequisiteError
 from evomerge.methods.exact import anchors, exact_sum
-from evomerge.methods.formulas import Formula, field_formula, formula, sums
+from evomerge.methods.formulas import Formula, fields_formula, formula, sums
 from evomerge.methods.interface import Field, Kernel
 
 __all__ = ["SMALLEST", "CompiledFormulas", "cache_folder", "compiled_formulas"]
@@ -29,7 +29,7 @@ SMALLEST = 1 << 14
 """Tensors with fewer elements are left to the blocked kernels."""
 
 _LARGEST = 2**31 - 1
-_VERSION = 3  # of what this module makes from a formula
+_VERSION = 4  # of what this module makes from a formula
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _log = logging.getLogger(__name__)
 
@@ -123,15 +123,17 @@ class CompiledFormulas:
             checks.append(runner([*data, *moved, out[start:stop]])[0])
         return torch.stack(checks).sum()
 
-    def total(self, field: Field, inputs: Sequence[torch.Tensor], bound: float) -> float | None:
-        """Return the sum of a field's magnitudes, or None if nothing was done.
+    def totals(
+        self, fields: Sequence[Field], inputs: Sequence[torch.Tensor], bound: float
+    ) -> list[float] | None:
+        """Return the sums of the magnitudes of fields, or None if nothing was done.
 
         Args:
-            field: What to add up.
+            fields: What to add up.
             inputs: The flat sources.
             bound: No element is larger.
         """
-        found = field_formula(field) if _suits(inputs) else None
+        found = fields_formula(fields) if _suits(inputs) else None
         if found is None:
             return None
         used = [inputs[i] for i in found.inputs]
@@ -141,13 +143,15 @@ class CompiledFormulas:
         runner = self._find(key, lambda: _Total(found), [used, []], found, floats)
         if runner is None:
             return None
-        parts = []
+        parts: list[list[float]] = []
         for start, stop, numbers, integers in found.parts(used[0].numel()):
             data = (tensor[start:stop] for tensor in (*used, *found.tensors))
             moved = (torch.cat([numbers, grids]).to(self._device), integers.to(self._device))
-            coarse, fine = runner([*data, *moved])[0].tolist()
-            parts.append((coarse, fine))
-        return exact_sum(parts)
+            parts.append(runner([*data, *moved])[0].tolist())
+        return [
+            exact_sum([(part[2 * place], part[2 * place + 1]) for part in parts])
+            for place in range(len(fields))
+        ]
 
     def _find(
         self,
@@ -195,7 +199,7 @@ class _Merge(torch.nn.Module):
 
 
 class _Total(torch.nn.Module):
-    """The exact sum of a field's magnitudes."""
+    """The exact sums of the magnitudes of fields."""
 
     def __init__(self, found: Formula) -> None:
         super().__init__()

@@ -139,14 +139,15 @@ class TensorFacts:
     def total(self, field: Field) -> float:
         """Return the sum of a field's magnitudes."""
         if field.identity() is None:
-            return self._total(field)
-        return float(self._store.get(("total", *self._identity(field)), lambda: self._total(field)))
+            return self.totals([field])[0]
+        key = ("total", *self._identity(field))
+        return float(self._store.get(key, lambda: self.totals([field])[0]))
 
     def kept(self, i: int, level: int) -> float:
         """Return the L1 norm of what a drop at a level keeps of task vector i."""
         field = TaskVector(i)
         if not self._store.keep:
-            return self._total(Sparse(i, Drop(self.draws(i), level_bound(level))))
+            return self.total(Sparse(i, Drop(self.draws(i), level_bound(level))))
         coarse, fine = self._store.get(
             ("kept", self._draw(i), *self._identity(field)), lambda: self._levels(i)
         )
@@ -159,7 +160,7 @@ class TensorFacts:
         dtype = torch.float32 if bound < _LARGE else torch.float64
         first, second = anchors(bound, dtype)
 
-        # One table for each thread's workspace; exact in any order, as all numbers lie on the grids.
+        # One table for each thread; exact in any order, as all numbers lie on the grids.
         tables: dict[int, np.ndarray[Any, Any]] = {}
 
         def add(space: Workspace) -> None:
@@ -169,8 +170,8 @@ class TensorFacts:
             coarse = (values + first) - first
             fine = ((values - coarse) + second) - second
             table = tables.setdefault(id(space), np.zeros((2, LEVELS)))
-            for line, part in zip(table, (coarse, fine), strict=True):
-                line += np.bincount(levels, weights=part.cpu().numpy(), minlength=LEVELS)
+            for place, part in enumerate((coarse, fine)):
+                table[place] += np.bincount(levels, part.cpu().numpy(), LEVELS)
 
         self._workspace.each(self._tensors, add)
         both = np.sum([np.zeros((2, LEVELS)), *tables.values()], axis=0).cumsum(axis=1)
@@ -268,21 +269,27 @@ class TensorFacts:
                 result += products.sum(0)
         return result
 
-    def _total(self, field: Field) -> float:
-        bound = field.bound([self.extreme(i) for i in range(len(self._tensors))])
+    def totals(self, fields: Sequence[Field]) -> list[float]:
+        """Return the sums of the magnitudes of several fields, which are not kept."""
+        extremes = [self.extreme(i) for i in range(len(self._tensors))]
+        bound = max(field.bound(extremes) for field in fields)
         dtype = torch.float32 if bound < _LARGE else torch.float64
         compiled = self._workspace.compiled
         if compiled is not None and dtype == torch.float32:
-            found = compiled.total(field, self._tensors, bound)
+            found = compiled.totals(fields, self._tensors, bound)
             if found is not None:
                 return found
         first, second = anchors(bound, dtype)
 
-        def add(space: Workspace) -> tuple[float, float]:
-            coarse, fine = split_sums(field(space).abs_().to(dtype), first, second)
-            return float(coarse), float(fine)
+        def add(space: Workspace) -> list[tuple[float, float]]:
+            sums = []
+            for field in fields:
+                coarse, fine = split_sums(field(space).abs_().to(dtype), first, second)
+                sums.append((float(coarse), float(fine)))
+            return sums
 
-        return exact_sum(self._workspace.each(self._tensors, add))
+        parts = self._workspace.each(self._tensors, add)
+        return [exact_sum([part[place] for part in parts]) for place in range(len(fields))]
 
     def _ranks(self, field: Field) -> torch.Tensor:
         values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)

@@ -6,7 +6,7 @@ they are gives the same bits. Numbers that change from candidate to candidate ar
 constants: one compiled formula serves all candidates.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -17,6 +17,7 @@ from evomerge.methods.exact import split_sums
 from evomerge.methods.fields import Sparse, TaskVector, Variance
 from evomerge.methods.interface import Field, Kernel, Threshold
 from evomerge.methods.linear import LinearCombination
+from evomerge.methods.sce import Energy
 from evomerge.methods.sparsifiers import (
     Clear,
     Drop,
@@ -29,7 +30,7 @@ from evomerge.methods.sparsifiers import (
 )
 from evomerge.methods.task_vectors import NO_WEIGHT, TaskVectors
 
-__all__ = ["Formula", "field_formula", "formula", "sums"]
+__all__ = ["Formula", "fields_formula", "formula", "sums"]
 
 Tensors = list[torch.Tensor]
 Merge = Callable[[Tensors, Tensors, torch.Tensor, torch.Tensor], torch.Tensor]
@@ -143,30 +144,51 @@ def formula(kernel: Kernel) -> Formula | None:
     return None
 
 
-def field_formula(field: Field) -> Formula | None:
-    """Return a task vector, whole or sparse, as a formula; None for any other field."""
-    arguments = _Arguments()
-    if isinstance(field, TaskVector):
-        step = _sparsifier(None, arguments)
-    elif isinstance(field, Sparse):
-        found = _sparsifier(field.sparsify, arguments)
-        if found is None:
-            return None
-        step = found
-    else:
+def fields_formula(fields: Sequence[Field]) -> Formula | None:
+    """Return a task vector, whole or sparse, or the energies of several, as one formula.
+
+    Its function returns the fields below each other; None for any other fields.
+    """
+    energies = [field for field in fields if isinstance(field, Energy)]
+    if energies and len(energies) == len(fields):
+        return _energies(energies)
+    if len(fields) != 1 or not isinstance(fields[0], TaskVector | Sparse):
         return None
-    assert step is not None  # noqa: S101 - None has a formula
+    field, arguments = fields[0], _Arguments()
+    step = _sparsifier(field.sparsify if isinstance(field, Sparse) else None, arguments)
+    if step is None:
+        return None
     name, sparsify = step
 
     def merge(xs: Tensors, ts: Tensors, f: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
-        return sparsify(xs[1] - xs[0], ts, f, n)
+        return sparsify(xs[1] - xs[0], ts, f, n).unsqueeze(0)
 
     return arguments.formula(("field", name), (0, field.i), merge)
 
 
+def _energies(fields: Sequence[Energy]) -> Formula:
+    arguments = _Arguments()
+    select = _selection(fields[0].selection, arguments)
+    chosen = tuple(field.i - 1 for field in fields)
+
+    def merge(xs: Tensors, ts: Tensors, f: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        deltas = [x - xs[0] for x in xs[1:]]
+        if select is not None:
+            inside = select(_variance(deltas), ts, f, n) != 0.0
+            deltas = [torch.where(inside, delta, 0.0) for delta in deltas]
+        return torch.stack([deltas[place].square() for place in chosen])
+
+    key = ("energies", chosen, select is not None)
+    return arguments.formula(key, fields[0].inputs, merge)
+
+
 def sums(values: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
-    """Return `split_sums` of magnitudes, float64 of shape (2,); the grids are the last numbers."""
-    return torch.stack(split_sums(values.abs(), f[-2], f[-1]))
+    """Return `split_sums` of each line's magnitudes, float64 of shape (2 lines,).
+
+    The grids are the last two numbers.
+    """
+    parts = [split_sums(line.abs(), f[-2], f[-1]) for line in values.unbind(0)]
+    return torch.stack([half for part in parts for half in part])
 
 
 def _linear(kernel: LinearCombination) -> Formula:

@@ -137,6 +137,10 @@ class Facts(Protocol):
         """Return the sum of a field's magnitudes."""
         ...
 
+    def totals(self, fields: Sequence[Field]) -> list[float]:
+        """Return the sums of the magnitudes of several fields, which are not kept."""
+        ...
+
     def kept(self, i: int, level: int) -> float:
         """Return the L1 norm of what a drop at a level keeps of task vector i."""
         ...

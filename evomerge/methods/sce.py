@@ -11,13 +11,13 @@ from evomerge.methods.interface import Block, Facts, Kernel, Settings
 from evomerge.methods.sparsifiers import Clear, Selection
 from evomerge.methods.task_vectors import TaskVectors
 
-__all__ = ["sce"]
+__all__ = ["Energy", "sce"]
 
 _NO_ENERGY = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
-class _Energy:
+class Energy:
     """The squares of the selected elements of task vector i."""
 
     inputs: tuple[int, ...]
@@ -75,7 +75,9 @@ def sce(settings: Settings, facts: Facts) -> Kernel:
         field = Variance(inputs)
         selection = Selection(field, facts.threshold(field, kept))
     nothing = kept == 0
-    energies = [0.0 if nothing else facts.total(_Energy(inputs, i, selection)) for i in inputs[1:]]
+    energies = [0.0] * count
+    if not nothing:
+        energies = facts.totals([Energy(inputs, i, selection) for i in inputs[1:]])
     total = sum(energies)
     weights = tuple(
         energy / total if total > _NO_ENERGY * facts.numel else 1.0 / count for energy in energies

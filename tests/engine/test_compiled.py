@@ -12,11 +12,11 @@ from evomerge.engine.workspace import Workspace
 from evomerge.errors import PrerequisiteError
 from evomerge.methods.draws import draw_bound
 from evomerge.methods.exact import anchors
-from evomerge.methods.fields import Sparse
-from evomerge.methods.formulas import field_formula
+from evomerge.methods.fields import Sparse, Variance
 from evomerge.methods.interface import Threshold
 from evomerge.methods.linear import LinearCombination
-from evomerge.methods.sparsifiers import Drop, RankedDrop, Trim, Window
+from evomerge.methods.sce import Energy
+from evomerge.methods.sparsifiers import Drop, RankedDrop, Selection, Trim, Window
 from evomerge.methods.task_vectors import TaskVectors
 from tests.methods.test_formulas import facts_of, models
 
@@ -72,9 +72,18 @@ def test_the_sum_of_what_a_drop_leaves(compiled: CompiledFormulas) -> None:
     plain = facts_of(tensors, Workspace(CPU))
     field = Sparse(1, Drop(plain.draws(1), draw_bound(0.3)))
     bound = plain.extreme(0) + plain.extreme(1)
-    assert compiled.total(field, tensors, bound) == plain.total(field)
-    assert field_formula(field) is not None
+    assert compiled.totals([field], tensors, bound) == [plain.total(field)]
     assert anchors(bound, torch.float32)[0] > bound
+
+
+def test_the_energies_of_selected_elements(compiled: CompiledFormulas) -> None:
+    tensors = models(6, 4, (40_000,), "bfloat16")
+    plain = facts_of(tensors, Workspace(CPU))
+    inputs = (0, 1, 2, 3)
+    selection = Selection(Variance(inputs), plain.threshold(Variance(inputs), 9000))
+    fields = [Energy(inputs, i, selection) for i in (1, 2, 3)]
+    bound = max(field.bound([plain.extreme(i) for i in inputs]) for field in fields)
+    assert compiled.totals(fields, tensors, bound) == plain.totals(fields)
 
 
 def test_what_it_leaves_alone(compiled: CompiledFormulas) -> None:

@@ -14,7 +14,7 @@ from evomerge.methods import METHODS
 from evomerge.methods.draws import draw_bound, draw_key
 from evomerge.methods.exact import anchors
 from evomerge.methods.fields import Sparse, TaskVector
-from evomerge.methods.formulas import field_formula, formula, sums
+from evomerge.methods.formulas import fields_formula, formula, sums
 from evomerge.methods.interface import Kernel, Settings
 from evomerge.methods.sparsifiers import Drop
 
@@ -123,11 +123,12 @@ def test_sums_of_a_formula_equal_the_fact(seed: int, size: int, density: float) 
     tensors = models(seed, 2, (size,), "plain")
     facts = facts_of(tensors, Workspace(torch.device("cpu"), 64))
     for field in (TaskVector(1), Sparse(1, Drop(facts.draws(1), draw_bound(density)))):
-        found = field_formula(field)
+        found = fields_formula([field])
         assert found is not None
         values = found.function(tensors, list(found.tensors), found.floats, found.integers)
         bound = facts.extreme(0) + facts.extreme(1)
-        coarse, fine = sums(values, torch.tensor(anchors(bound, torch.float32))).tolist()
+        grids = torch.tensor(anchors(bound, torch.float32))
+        coarse, fine = sums(values, grids).tolist()
         assert coarse + fine == facts.total(field)
         exact = float(values.abs().double().sum())
         assert facts.total(field) == pytest.approx(exact, rel=1e-9)
