@@ -75,8 +75,9 @@ class Copies:
     """Copy bandwidth: bytes read and written per second by `Tensor.copy_`."""
 
     def __init__(self, num_bytes: int, device: torch.device) -> None:
-        self._source = torch.zeros(num_bytes // 2, dtype=torch.bfloat16, device=device)
-        self._goal = torch.ones_like(self._source)
+        # Not zeros: memory that was never written is one page that lies in the cache.
+        self._source = torch.ones(num_bytes // 2, dtype=torch.bfloat16, device=device)
+        self._goal = torch.full_like(self._source, 2.0)
         self.seconds: list[float] = []
 
     def measure(self, repeats: int = 3) -> None:

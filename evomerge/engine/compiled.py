@@ -66,7 +66,10 @@ def compiled_formulas(
     if choice not in _CHOICES:
         raise PrerequisiteError(f"EVOMERGE_COMPILE={choice!r}: want {', '.join(_CHOICES)}")
     pays = elements >= (_RESIDENT if resident else _STREAMED)
-    if choice == "never" or (choice == "auto" and elements < _RESIDENT):
+    # A compiler for a GPU may join a multiplication and an addition to one rounding: other bits
+    # than those of an export on a CPU. So there it is used only where somebody asks for it.
+    wanted = elements >= _RESIDENT and device.type == "cpu"
+    if choice == "never" or (choice == "auto" and not wanted):
         return None
     return CompiledFormulas(device, build=pays or choice == "always")
 

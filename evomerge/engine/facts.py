@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from evomerge.engine.magnitudes import (
+    STRETCH,
     BracketedMagnitudes,
     Patterns,
     SortedMagnitudes,
@@ -31,7 +32,7 @@ SMALL = 1 << 16
 
 _LARGE = 2.0**120
 _ROW = 4096
-_STRETCH = 4096
+_SAMPLED = 4096
 _DEVICE_SPAN = 1 << 22
 _NO_SIGN = 0x7FFFFFFF
 _LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
@@ -363,21 +364,21 @@ class _Scan:
 
         return self._space.each(self._tensors, run, first)
 
-    def block(self, start: int) -> Patterns:
-        """Return the block that starts at an element."""
-        return self._enter(start, self._space.block)
+    def stretch(self, start: int) -> Patterns:
+        """Return `STRETCH` elements from one on, or those of its block."""
+        return self._enter(start, min(STRETCH, self._space.block))
 
     def some(self, count: int) -> Patterns:
         """Return a sample: the same evenly spread stretches every time."""
         numel = self._tensors[0].numel()
-        length = min(_STRETCH, self._space.block)
+        length = min(_SAMPLED, self._space.block)
         step = max(length, numel // max(1, count // length))
         return np.concatenate([self._enter(start, length) for start in range(0, numel, step)])
 
     def _enter(self, start: int, length: int) -> Patterns:
-        stop = min(start + length, self._tensors[0].numel())
-        self._space.enter(self._tensors, start, stop)
-        values = self._field(self._space).view(torch.int32).bitwise_and_(_NO_SIGN)
-        patterns: Patterns = values.cpu().numpy().copy()
-        self._space.leave()
-        return patterns
+        def read(space: Workspace) -> Patterns:
+            values = self._field(space).view(torch.int32).bitwise_and_(_NO_SIGN)
+            patterns: Patterns = values.cpu().numpy().copy()
+            return patterns
+
+        return self._space.once(self._tensors, start, read, length)

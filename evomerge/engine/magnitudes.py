@@ -14,13 +14,15 @@ import torch
 
 from evomerge.methods.interface import Threshold
 
-__all__ = ["BracketedMagnitudes", "Patterns", "Scan", "SortedMagnitudes", "row_ranks"]
+__all__ = ["STRETCH", "BracketedMagnitudes", "Patterns", "Scan", "SortedMagnitudes", "row_ranks"]
 
 Patterns = np.ndarray[Any, np.dtype[np.int32]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Result = TypeVar("Result")
 
 _SAMPLE = 1 << 16
+STRETCH = 1 << 14
+"""Elements that are looked at again where equal magnitudes are divided."""
 
 
 class Scan(Protocol):
@@ -33,8 +35,8 @@ class Scan(Protocol):
         """
         ...
 
-    def block(self, start: int) -> Patterns:
-        """Return the block that starts at an element."""
+    def stretch(self, start: int) -> Patterns:
+        """Return `STRETCH` elements from one on, or those of its block."""
         ...
 
     def some(self, count: int) -> Patterns:
@@ -45,14 +47,14 @@ class Scan(Protocol):
 class SortedMagnitudes:
     """All magnitudes from the largest to the smallest, the earlier element first among equals.
 
-    Equal magnitudes of one block are one entry. Low-precision models have few different ones, so
+    Equal magnitudes of one stretch are one entry. Low-precision models have few different ones, so
     this takes a fraction of the tensor; where entries would be many, as of float32 models, it takes
     four bytes an element.
     """
 
     def __init__(self, scan: Scan, numel: int) -> None:
         """Sort the magnitudes of a field of `numel` elements."""
-        parts = scan(_runs)
+        parts = [part for block in scan(_runs) for part in block]
         number = sum(len(part[1]) for part in parts)
         patterns = np.concatenate([np.zeros(0, np.int32), *(part[1] for part in parts)])
         counts = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
@@ -93,7 +95,7 @@ class SortedMagnitudes:
     def _place(self, pattern: int, number: int, block: int | None) -> int:
         """Return the index of the `number`-th element of a pattern, in a block or in all."""
         if block is not None:
-            equal = block + np.flatnonzero(self._scan.block(block) == pattern)
+            equal = block + np.flatnonzero(self._scan.stretch(block) == pattern)
         else:
             equal = np.concatenate(
                 self._scan(lambda start, part: start + np.flatnonzero(part == pattern))
@@ -147,11 +149,15 @@ class BracketedMagnitudes:
         return Threshold(_magnitude(pattern), int(equal[wanted - 1]) if split else None)
 
 
-def _runs(start: int, block: Patterns) -> tuple[int, Patterns, Integers]:
-    """Return a block's different patterns and how often each is there."""
-    ordered = np.sort(block)
-    firsts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
-    return start, ordered[firsts], np.diff(firsts, append=len(ordered))
+def _runs(start: int, block: Patterns) -> list[tuple[int, Patterns, Integers]]:
+    """Return for each stretch of a block its different patterns and how often each is there."""
+    found = []
+    for first in range(0, len(block), STRETCH):
+        ordered = np.sort(block[first : first + STRETCH])
+        places = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+        counts = np.diff(places, append=len(ordered))
+        found.append((start + first, ordered[places], counts))
+    return found
 
 
 def _magnitude(pattern: int) -> float:

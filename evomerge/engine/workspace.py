@@ -97,6 +97,28 @@ class Workspace:
                 done = list(pool.map(run, self._team[:threads], parts))
         return [result for part in done for result in part]
 
+    def once(
+        self,
+        inputs: Sequence[torch.Tensor],
+        start: int,
+        work: Callable[["Workspace"], Result],
+        length: int | None = None,
+    ) -> Result:
+        """Do something in one block.
+
+        Args:
+            inputs: The tensors.
+            start: Its first element.
+            work: Is given this workspace.
+            length: Its number of elements at most; a block's if not given.
+        """
+        stop = min(start + (length or self.block), inputs[0].numel())
+        with _single_threaded():
+            self.enter(inputs, start, stop)
+            result = work(self)
+        self.leave()
+        return result
+
     @property
     def num_inputs(self) -> int:
         """Number of inputs."""

@@ -1,5 +1,6 @@
 """A recipe, or a trial of a run, as a model on disk."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,12 +16,14 @@ from evomerge.export.staging import (
     locate_stages,
     merge_stages,
 )
-from evomerge.recipe import Recipe, load_stages, parse_recipe
+from evomerge.recipe import Recipe, load_stages, parse_recipe, without_effect
 
 if TYPE_CHECKING:
     from evomerge.search import TrialRecord
 
 __all__ = ["ByteProgress", "export_run", "merge_recipe"]
+
+_log = logging.getLogger(__name__)
 
 
 def merge_recipe(
@@ -65,6 +68,8 @@ def merge_recipe(
             merge_stages(stages, out, settings, rows=rows, note=note, on_stage=on_stage)
             return out
         recipe = stages[0].recipe
+    for line in without_effect(recipe):
+        _log.warning("%s", line)
     card = model_card(recipe, seed=seed, title=out.name, rows=rows, note=note)
     merge_to_disk(
         recipe,

@@ -10,7 +10,7 @@ from evomerge.recipe.document import (
     TokenRow,
     TokenSettings,
 )
-from evomerge.recipe.loading import load_recipe, parse_recipe
+from evomerge.recipe.loading import load_recipe, parse_recipe, without_effect
 from evomerge.recipe.parameters import Level, ParameterValue, resolve_rule
 from evomerge.recipe.stages import Stage, load_stages, parse_stages
 
@@ -31,4 +31,5 @@ __all__ = [
     "parse_recipe",
     "parse_stages",
     "resolve_rule",
+    "without_effect",
 ]

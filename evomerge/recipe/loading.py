@@ -17,7 +17,7 @@ from evomerge.recipe.document import Recipe
 from evomerge.recipe.inputs import MergeSlice, merge_slices
 from evomerge.recipe.parameters import check_value
 
-__all__ = ["DTYPES", "load_recipe", "parse_recipe"]
+__all__ = ["DTYPES", "load_recipe", "parse_recipe", "without_effect"]
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 """The types a recipe may name under `dtype` and `out_dtype`."""
@@ -58,6 +58,16 @@ def parse_recipe(data: Any, origin: Origin | None = None) -> Recipe:
     if problems:
         raise RecipeError("\n".join(dict.fromkeys(problems)))
     return recipe
+
+
+def without_effect(recipe: Recipe) -> list[str]:
+    """Return a line for each parameter of a recipe that is accepted and does nothing."""
+    given = {name for _, parameters in recipe.parameter_blocks() for name in parameters}
+    return [
+        f"{name} has no effect: {reason}"
+        for name, reason in IGNORED_PARAMETERS.items()
+        if name in given
+    ]
 
 
 def _problems(recipe: Recipe) -> Iterator[Problem]:

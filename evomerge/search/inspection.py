@@ -10,7 +10,7 @@ from evomerge.documents import read_yaml
 from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
-from evomerge.recipe import Recipe, load_recipe
+from evomerge.recipe import Recipe, load_recipe, without_effect
 from evomerge.space import Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
@@ -48,7 +48,7 @@ class Inspection:
         models: The models.
         facts: Lines for people: dtype, tokenizers, memory, items.
         memory_bytes: What each worker needs: ``sources``, ``live_model`` and ``total``.
-        notes: What could not be checked from here.
+        notes: What could not be checked from here, or has no effect.
         problems: What is wrong.
     """
 
@@ -80,7 +80,7 @@ def inspect_file(path: str | Path) -> Inspection:
 
 
 def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
-    found = Inspection("recipe", name)
+    found = Inspection("recipe", name, notes=without_effect(recipe))
     checkpoints = _open_models(recipe.model_names(), found)
     if checkpoints is not None:
         _plan(recipe, checkpoints, found)
@@ -92,6 +92,7 @@ def _inspect_space(space: Space) -> Inspection:
     found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
     checkpoints = _open_models(space.model_names(), found)
     recipes = list(_samples(space, found))
+    found.notes += without_effect(recipes[0]) if recipes else []
     if checkpoints is not None and recipes:
         plan = _plan(recipes[0], checkpoints, found)
         if plan is not None:

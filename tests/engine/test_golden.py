@@ -19,10 +19,6 @@ from tests.engine import reference
 TOLERANCE = 2e-6 - reference.STEP / 2
 DIGITS = {"float32": 23, "float16": 10, "bfloat16": 7}
 
-# What issue 3 brings. To add a method, delete its lines.
-ISSUE_3: dict[str, tuple[str, ...]] = {}
-LATER = {case for cases in ISSUE_3.values() for case in cases}
-
 # The reference refuses these, and they work here.
 WORKS_HERE = (
     "lora_no_cache",
@@ -72,8 +68,7 @@ RANDOM = tuple(
 COMPARED = tuple(
     case
     for case in reference.CASES
-    if case not in LATER
-    and case not in WORKS_HERE
+    if case not in WORKS_HERE
     and case not in REFUSED_HERE
     and case not in REFUSED
     and (case not in RANDOM or case in DETERMINISTIC)
@@ -205,12 +200,6 @@ def test_refused_with_one_message(case: str, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("case", sorted(LATER))
-def test_later_cases_are_refused_and_not_merged_wrongly(case: str, tmp_path: Path) -> None:
-    with pytest.raises(EvomergeError):
-        merge(case, tmp_path / "out")
-
-
 @pytest.mark.parametrize("case", [case for case in RANDOM if case not in DETERMINISTIC])
 def test_random_methods_agree_in_distribution(case: str, tmp_path: Path) -> None:
     _, merged = merge(case, tmp_path / "out")
@@ -258,7 +247,7 @@ def test_chat_template(case: str, tmp_path: Path) -> None:
 
 
 def test_every_case_is_accounted_for() -> None:
-    tables = [COMPARED, WORKS_HERE, tuple(REFUSED_HERE), tuple(REFUSED), tuple(LATER)]
+    tables = [COMPARED, WORKS_HERE, tuple(REFUSED_HERE), tuple(REFUSED)]
     tables.append(tuple(case for case in RANDOM if case not in DETERMINISTIC))
     listed = [case for table in tables for case in table]
     assert sorted(listed) == sorted(reference.CASES)

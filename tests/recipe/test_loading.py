@@ -9,7 +9,7 @@ import yaml
 
 from evomerge.documents import Origin
 from evomerge.errors import RecipeError
-from evomerge.recipe import load_recipe, parse_recipe
+from evomerge.recipe import load_recipe, parse_recipe, without_effect
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "cases"
 
@@ -230,3 +230,16 @@ def test_modules_hold_one_module() -> None:
     both = {**module, "slices": [{"sources": [{"model": "a"}]}]}
     with pytest.raises(RecipeError, match=r"modules.x: a module has exactly one"):
         parse_recipe({"merge_method": "linear", "modules": {"x": both}})
+
+
+def test_parameters_without_effect_are_told() -> None:
+    recipe = parse_recipe(
+        {
+            "merge_method": "linear",
+            "models": [{"model": "a", "parameters": {"weight": 1.0}}],
+            "parameters": {"int8_mask": True},
+        }
+    )
+    assert without_effect(recipe) == [
+        "int8_mask has no effect: masks take no memory here, so there is nothing to save"
+    ]
