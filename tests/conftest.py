@@ -15,6 +15,11 @@ os.environ |= {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "RAY_USAGE_STA
 ENVIRONMENT = {**os.environ, "COLUMNS": "80"}
 
 
+def pytest_collection_modifyitems(items):
+    """Whole runs go first: begun last, they would keep one process busy and the other idle."""
+    items.sort(key=lambda item: ROOT / "tests" / "whole" not in item.path.parents)
+
+
 def evomerge(*arguments, cwd=ROOT, **environment):
     """Run the real command line in a process of its own."""
     return subprocess.run(
