@@ -16,7 +16,7 @@ from evomerge.engine.compiled import CompiledFormulas
 
 __all__ = ["BLOCK", "Workspace"]
 
-BLOCK = 1 << 16
+BLOCK = 1 << 18
 """Elements in a block, a power of two."""
 
 Result = TypeVar("Result")
