@@ -19,7 +19,12 @@ __all__ = ["evaluate_recipe", "score_recipe"]
 
 
 def evaluate_recipe(
-    model: str | Path | Recipe, space: Space, *, split: Split = "holdout", device: str = "auto"
+    model: str | Path | Recipe,
+    space: Space,
+    *,
+    split: Split = "holdout",
+    device: str = "auto",
+    allow_code_execution: bool = False,
 ) -> Summary:
     """Score a checkpoint or recipe on a space's tasks.
 
@@ -28,20 +33,29 @@ def evaluate_recipe(
         space: Tasks, evaluation settings and seed.
         split: Which items.
         device: A torch device, or ``auto``.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
 
     Raises:
         EvomergeError: if it cannot be loaded or scored.
     """
-    scores, objective = score_recipe(model, space, split=split, device=device)
+    scores, objective = score_recipe(
+        model, space, split=split, device=device, allow_code_execution=allow_code_execution
+    )
     return summarize(scores, objective)
 
 
 def score_recipe(
-    model: str | Path | Recipe, space: Space, *, split: Split = "holdout", device: str = "auto"
+    model: str | Path | Recipe,
+    space: Space,
+    *,
+    split: Split = "holdout",
+    device: str = "auto",
+    allow_code_execution: bool = False,
 ) -> tuple[ItemScores, Objective]:
     """Return the item scores of a checkpoint or recipe, and the objective they go into."""
     recipe = _as_recipe(model)
-    spec = replace(worker_spec(space, device=device), models=recipe.model_names())
+    spec = worker_spec(space, device=device, allow_code_execution=allow_code_execution)
+    spec = replace(spec, models=recipe.model_names())
     with open_pool(spec) as pool:
         pool.submit(Assignment(0, recipe.to_dict(), split))
         outcome = pool.wait()

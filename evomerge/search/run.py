@@ -33,12 +33,15 @@ __all__ = ["OpenRun", "open_run", "run", "worker_spec"]
 _MAY_CHANGE = ("trials", "finalists")
 
 
-def worker_spec(space: Space, *, device: str = "auto") -> WorkerSpec:
+def worker_spec(
+    space: Space, *, device: str = "auto", allow_code_execution: bool = False
+) -> WorkerSpec:
     """Return what a worker needs for a space.
 
     Args:
         space: The space.
         device: A torch device, or ``auto``: CUDA where there is one.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
     """
     if device == "auto":
         import torch
@@ -52,6 +55,7 @@ def worker_spec(space: Space, *, device: str = "auto") -> WorkerSpec:
         seed=document.search.seed,
         folder=str(space.origin.folder),
         device=device,
+        code_confirmed=allow_code_execution,
     )
 
 
@@ -63,6 +67,7 @@ def run(
     ray_address: str | None = None,
     storage: str | None = None,
     device: str = "auto",
+    allow_code_execution: bool = False,
     monitor: Monitor | None = None,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
@@ -77,6 +82,7 @@ def run(
         ray_address: A running Ray cluster.
         storage: Storage URL of the study; by default SQLite in the run directory.
         device: A torch device, or ``auto``.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
         monitor: Who watches.
 
     Raises:
@@ -92,7 +98,7 @@ def run(
 
         def start() -> Pool:
             monitor.loading()
-            spec = worker_spec(space, device=device)
+            spec = worker_spec(space, device=device, allow_code_execution=allow_code_execution)
             return stack.enter_context(open_pool(spec, workers=workers, ray_address=ray_address))
 
         # A new run starts its workers first: what is wrong shows before anything is written.

@@ -22,6 +22,7 @@ class WorkerSpec:
         folder: Folder of the space file, for relative task folders.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         max_threads: Threads that torch may use at most; None means every core.
+        code_confirmed: The user has said, outside the space, that tasks may run code.
     """
 
     models: tuple[str, ...]
@@ -31,6 +32,7 @@ class WorkerSpec:
     folder: str
     device: str = "cpu"
     max_threads: int | None = None
+    code_confirmed: bool = False
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,11 @@ class Worker:
         started = time.perf_counter()
         self._spec = spec
         self._tasks = TaskSet.load(
-            spec.tasks, spec.evaluation, seed=spec.seed, folder=Path(spec.folder)
+            spec.tasks,
+            spec.evaluation,
+            seed=spec.seed,
+            folder=Path(spec.folder),
+            code_confirmed=spec.code_confirmed,
         )
         self._checkpoints = {name: open_checkpoint(name) for name in spec.models}
         largest = max(c.num_parameters for c in self._checkpoints.values())
