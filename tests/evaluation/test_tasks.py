@@ -1,5 +1,6 @@
 """Loading tasks: what is found, what is refused, and where the data comes from."""
 
+import json
 import os
 from pathlib import Path
 
@@ -248,6 +249,55 @@ def test_every_option_of_simple_evaluate_is_known():
 
     known = {*passthrough.PASSED, *passthrough._REFUSED}
     assert set(inspect.signature(simple_evaluate).parameters) <= known
+
+
+def load_one(task_dir, **keys):
+    settings = EvaluationSettings(task_dirs=[str(task_dir)])
+    task = TaskSettings(name="gen", metric="exact_match", **keys)
+    return TaskSet.load([task], settings, seed=0, folder=task_dir)
+
+
+def contents(tasks, side):
+    return {tasks.tasks["gen"].document(item)["text"] for item in tasks.items(side)["gen"]}
+
+
+def rows(path):
+    return {row["text"] for row in map(json.loads, path.read_text().splitlines())}
+
+
+def test_splits_of_the_data_set(task_dir, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    tasks = load_one(task_dir, search_split="train", holdout_split="test")
+    assert contents(tasks, "search") == rows(task_dir / "data" / "shots.jsonl")
+    assert contents(tasks, "holdout") == rows(task_dir / "data" / "test.jsonl")
+    both = [item for side in ("search", "holdout") for item in tasks.items(side)["gen"]]
+    built = tasks.tasks["gen"].build(both, None)
+    for item, requests in built.items():
+        assert requests[0].args[0] == f"{tasks.tasks['gen'].document(item)['text']}>"
+    with pytest.raises(EvaluationError, match="no split 'tran'; did you mean 'train'"):
+        load_one(task_dir, search_split="tran")
+    with pytest.raises(EvaluationError, match="an example must never be an item"):
+        load_one(task_dir, search_split="train", num_fewshot=1)
+
+
+def test_lists_of_items(task_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    usual = load_one(task_dir)
+    some = usual.items("search")["gen"][:4]
+    names = tmp_path / "search.txt"
+    names.write_text("# mine\n" + "\n".join(some) + "\n\n0  # lm-eval's first\n")
+    tasks = load_one(task_dir, search_list=str(names))
+    first = tasks.tasks["gen"].sides["search"].ids[0]
+    assert set(tasks.items("search")["gen"]) == {*some, first}
+    assert len(tasks.items("holdout")["gen"]) == 60 - len({*some, first})
+    names.write_text("0\n60\n")
+    with pytest.raises(EvaluationError, match=r"search\.txt:2: task 'gen' has no item '60'"):
+        load_one(task_dir, search_list=str(names))
+    with pytest.raises(EvaluationError, match=r"list of items 'gone\.txt' is neither here nor in"):
+        load_one(task_dir, holdout_list="gone.txt")
+    names.write_text("0\n1\n")
+    with pytest.raises(EvaluationError, match="is named for the search and for the held-out"):
+        load_one(task_dir, search_list=str(names), holdout_list=str(names))
 
 
 def test_settings_are_checked():
