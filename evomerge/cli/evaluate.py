@@ -1,22 +1,14 @@
 """``evomerge eval``: score any checkpoint or recipe as a run would."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import AllowCode, Device, IncludePath, JsonFlag
+from evomerge.cli.options import AllowCode, Device, IncludePath, JsonFlag, Side
 
 __all__ = ["evaluate"]
-
-
-class Items(StrEnum):
-    """Which items."""
-
-    search = "search"
-    holdout = "holdout"
 
 
 def evaluate(
@@ -32,7 +24,7 @@ def evaluate(
         Path,
         typer.Option("--space", help="Search space with tasks and settings.", show_default=False),
     ],
-    items: Annotated[Items, typer.Option(help="Which items to score.")] = Items.holdout,
+    items: Annotated[Side, typer.Option(help="Which items to score.")] = Side.holdout,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the file's.")] = None,
     device: Device = "auto",
     include_path: IncludePath = None,

@@ -1,11 +1,25 @@
 """Options that several commands share."""
 
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-__all__ = ["AllowCode", "Device", "IncludePath", "JsonFlag", "OutArgument", "SpaceArgument"]
+__all__ = ["AllowCode", "Device", "IncludePath", "JsonFlag", "OutArgument", "Side", "SpaceArgument"]
+
+
+class Side(StrEnum):
+    """Which items."""
+
+    search = "search"
+    holdout = "holdout"
+
+    @property
+    def side(self) -> Literal["search", "holdout"]:
+        """The same as the rest of the program says it."""
+        return "search" if self is Side.search else "holdout"
+
 
 SpaceArgument = Annotated[
     Path, typer.Argument(metavar="SPACE", help="Search space, a YAML file.", show_default=False)

@@ -33,6 +33,10 @@ def run(
         typer.Option(help="Optuna storage URL of the study.", show_default="RUN/study.db"),
     ] = None,
     device: Device = "auto",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results that runs share.", show_default="RUN/cache"),
+    ] = None,
     include_path: IncludePath = None,
     allow_code_execution: AllowCode = False,
 ) -> None:
@@ -67,6 +71,7 @@ def run(
             storage=storage,
             device=device,
             allow_code_execution=allow_code_execution,
+            cache=cache,
             monitor=display,
         )
         write_report(result, loaded, directory.report)

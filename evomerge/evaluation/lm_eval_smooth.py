@@ -46,7 +46,7 @@ class SmoothMetric:
         self, task: Any, kind: Kind, reported: Metric, *, with_chat_template: bool
     ) -> None:
         self._task = task
-        self._kind = kind
+        self.kind = kind
         self._reported = reported
         self._chat = with_chat_template
         self._output = task.get_config("output_type")
@@ -80,7 +80,7 @@ class SmoothMetric:
     def collect(self, answered: Mapping[str, Requests]) -> TaskItems:
         """Return the metric of each item, from its instances with their responses."""
         values = [self._value(item, requests) for item, requests in answered.items()]
-        return TaskItems(self._kind, self._kind == "margin", tuple(answered), np.array(values))
+        return TaskItems(self.kind, self.kind == "margin", tuple(answered), np.array(values))
 
     def _value(self, item: str, requests: Requests) -> float:
         if self._output == "multiple_choice":
@@ -105,7 +105,7 @@ class SmoothMetric:
                 f"task {self._reported.task!r}: the gold answer of item {item} is none of its "
                 "choices, so it has no smooth metric"
             )
-        if self._kind == "gold_bits_per_byte":
+        if self.kind == "gold_bits_per_byte":
             texts = [task.doc_to_target(document)] * len(choices) if by_context else choices
             return min(_bits(likelihoods[place], texts[place]) for place in gold)
         scaled = [

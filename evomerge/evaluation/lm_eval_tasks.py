@@ -10,6 +10,7 @@ from typing import Any
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
+from evomerge.evaluation.lm_eval_config import plain_config
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
@@ -96,6 +97,21 @@ class LmEvalTask:
         """The metric as the space names it."""
         return self.metric.label
 
+    @property
+    def has_examples(self) -> bool:
+        """Whether prompts hold few-shot examples."""
+        return bool(self._task.get_config("num_fewshot"))
+
+    def content(self) -> dict[str, Any]:
+        """Return all of the task that decides an item's result, as plain data; before ``build``."""
+        return {
+            "config": plain_config(self._task),
+            "metric": [self.metric.label, self.metric.filter, self.metric.aggregation],
+            "smooth": None if self.smooth is None else self.smooth.kind,
+            "seed": self._seed,
+            "examples": sorted(self._shown),
+        }
+
     def candidates(self, split: Split) -> list[str]:
         """Return the ids of what may be an item of one side, without few-shot examples."""
         return [item for item in self.sides[split].ids if item not in self._shown]
@@ -130,7 +146,7 @@ class LmEvalTask:
 
     def _example_ids(self) -> set[str]:
         """Return the content ids of all documents that may be few-shot examples."""
-        if not self._task.get_config("num_fewshot"):
+        if not self.has_examples:
             return set()
         return {content_id(document) for document in self._task.fewshot_docs() or []}
 

@@ -18,6 +18,7 @@ __all__ = ["Improvement", "Rule", "UserFunction", "WeightedSum", "Worst", "impro
 Array = npt.NDArray[np.float64]
 Scores = Mapping[str, "TaskScore"]
 
+LEAST_SHARE = 0.1
 _SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "mcc")
 _BEST_AND_WORST: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(_SHARES, (1.0, 0.0)),
@@ -102,9 +103,10 @@ def improvement(score: "TaskScore", parent: float) -> tuple[float, float]:
     """Return a score's normalized improvement over the best parent's, and its derivative.
 
     0 is the best parent's level. A gain is divided by the parent's headroom, so 1 is a perfect
-    score; a loss by what there was to lose, so -1 is the worst one. Where the metric's best or
-    worst value is not known, the parent's own score is the unit. A divisor of 0 (a parent without
-    headroom, which no candidate can surpass) is replaced by 1.
+    score; a loss by what there was to lose, so -1 is the worst one. Either counts as a tenth of the
+    metric's range at least: else one item more than a nearly perfect parent has would outweigh all
+    other tasks, and a parent without headroom would leave nothing to divide by. Where the metric's
+    best or worst value is not known, the parent's own score is the unit, or 1 if that is 0.
 
     Args:
         score: A candidate's score.
@@ -114,6 +116,8 @@ def improvement(score: "TaskScore", parent: float) -> tuple[float, float]:
     headroom = abs(parent) if best is None else abs(best - parent)
     gain = _sign(score) * (score.value - parent)
     unit = headroom if gain >= 0 or worst is None else abs(parent - worst)
+    if best is not None and worst is not None:
+        unit = max(unit, LEAST_SHARE * abs(best - worst))
     unit = unit or 1.0
     return gain / unit, _sign(score) / unit
 

@@ -1,5 +1,7 @@
 """The tasks of a space, loaded once, with their items divided into two splits."""
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +14,13 @@ from evomerge.evaluation.objectives import Objective
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
 __all__ = ["TaskSet"]
+
+PROMPT_SETTINGS = (
+    "apply_chat_template",
+    "fewshot_as_multiturn",
+    "system_instruction",
+    "lm_eval",
+)
 
 
 class TaskSet:
@@ -93,6 +102,24 @@ class TaskSet:
     def items(self, split: Split) -> dict[str, tuple[str, ...]]:
         """Return the item ids of each task on one side."""
         return {name: side.of(split) for name, side in self._splits.items()}
+
+    def keys(self, *, device: str) -> dict[str, str]:
+        """Return a hash of all that decides an item's result beside the weights, task by task.
+
+        Args:
+            device: Kind of device that scores, ``cpu`` or ``cuda``.
+        """
+        settings = self.settings.model_dump(
+            mode="json", include={"backend", "dtype", "max_length", *PROMPT_SETTINGS}
+        )
+        found = {}
+        for name, task in self.tasks.items():
+            # Few-shot examples are drawn item after item: then all items decide an item's prompt.
+            items = [self._splits[name].search, self._splits[name].holdout]
+            content = [settings, device, task.content(), items if task.has_examples else None]
+            text = json.dumps(content, sort_keys=True, default=str)
+            found[name] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return found
 
 
 def _source(task: LmEvalTask, wanted: TaskSettings, folder: Path, *, alone: bool) -> ItemSource:

@@ -11,6 +11,7 @@ from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.recipe import Recipe, load_recipe, without_effect
+from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.space import Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
@@ -229,6 +230,11 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
         else:
             found.problems.append(text)
         return
+    facts = ObjectiveFacts(tasks.objective.weights, tasks.members)
+    try:
+        make_objectives(space, facts)
+    except EvomergeError as error:
+        found.problems.append(str(error))
     for name, ids in tasks.items("search").items():
         holdout = len(tasks.items("holdout")[name])
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")

@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ from evomerge.checkpoints import open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
 from evomerge.errors import StudyError
-from evomerge.evaluation import Objective
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
+from evomerge.search.cache import ResultCache
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.driver import Driver
-from evomerge.search.finalists import choose_finalists, compare_with_baselines, rank_finalists
+from evomerge.search.finalists import (
+    choose_finalists,
+    compare_with_baselines,
+    pareto_front,
+    rank_finalists,
+)
 from evomerge.search.monitor import Monitor, SilentMonitor
+from evomerge.search.objectives import ObjectiveFacts, make_objectives
+from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.study import Study, open_storage
@@ -68,6 +76,7 @@ def run(
     storage: str | None = None,
     device: str = "auto",
     allow_code_execution: bool = False,
+    cache: str | Path | None = None,
     monitor: Monitor | None = None,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
@@ -83,6 +92,7 @@ def run(
         storage: Storage URL of the study; by default SQLite in the run directory.
         device: A torch device, or ``auto``.
         allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
+        cache: Folder of results that several runs share; by default one in the run directory.
         monitor: Who watches.
 
     Raises:
@@ -105,13 +115,21 @@ def run(
         pool = None if directory.space.is_file() else start()
         directory.create()
         stack.enter_context(directory.lock())
-        study = Study(elsewhere or open_storage(directory.study_url), space.name, space.dimensions)
+        study = Study(
+            elsewhere or open_storage(directory.study_url),
+            space.name,
+            space.dimensions,
+            tuple(space.document.objective),
+        )
         _claim(study, space, fingerprints)
         _write_space(directory, space, storage)
         finalists = _finished(study, space)
         if finalists is None:
+            pool = pool or start()
+            folder = directory.cache if cache is None else Path(cache)
+            known = ResultCache(folder, pool.info, fingerprints, space.document.search.seed)
             finalists = _search(
-                space, study, directory, pool or start(), monitor=monitor, started=started
+                space, study, directory, pool, cache=known, monitor=monitor, started=started
             )
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
@@ -134,13 +152,16 @@ def _search(
     directory: RunDirectory,
     pool: Pool,
     *,
+    cache: ResultCache,
     monitor: Monitor,
     started: float,
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
     session = _open_session(study, pool)
-    driver = Driver(space, study, directory, pool, monitor, session=session, started=started)
+    driver = Driver(
+        space, study, directory, pool, monitor, session=session, started=started, cache=cache
+    )
     driver.score_baselines()
     driver.search()
     finalists = choose_finalists(study, space.document.search.finalists)
@@ -190,14 +211,20 @@ def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> 
         "trials": space.document.search.trials,
     }
     write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
-    directory.write_settings({"name": space.name, "storage": storage, "evomerge": __version__})
+    directory.write_settings(
+        {
+            "name": space.name,
+            "storage": storage,
+            "folder": str(space.origin.folder.resolve()),
+            "evomerge": __version__,
+        }
+    )
 
 
 def _open_session(study: Study, pool: Pool) -> int:
     sessions = study.attributes.get("sessions", [])
     info = {"workers": pool.info.workers, "load": pool.info.load_seconds}
     study.set_attribute("sessions", [*sessions, info])
-    study.set_attribute("objective", dict(pool.info.objective))
     return len(sessions)
 
 
@@ -241,15 +268,25 @@ def _conclude(
     study: Study, directory: RunDirectory, space: Space, finalists: list[TrialRecord]
 ) -> RunResult:
     ranked = rank_finalists([study.records[record.number] for record in finalists])
-    objective = Objective(study.attributes["objective"])
+    attributes = study.attributes
+    facts = ObjectiveFacts.from_dict(attributes["objective"])
+    objectives = make_objectives(space, facts, attributes.get("parents"))
+    comparisons = compare_with_baselines(study, directory, ranked[0], objectives.first)
+    values = {r.number: r.holdout.reported for r in ranked if r.holdout is not None}
+    front = pareto_front(ranked, values) if len(objectives.reported) > 1 else ()
     result = RunResult(
         space=space.name,
         seed=space.document.search.seed,
         trials=tuple(study.records[number] for number in sorted(study.records)),
         finalists=ranked,
-        comparisons=compare_with_baselines(study, directory, ranked[0], objective),
+        comparisons=comparisons,
         seconds=_seconds(study),
+        pareto_front=tuple(front),
     )
+    best = result.versus("parent")
+    parent = None if best is None else best.baseline
+    optimism = measure_optimism(directory, ranked[0], parent, objectives.first)
+    result = replace(result, optimism=optimism)
     write_atomically(directory.best, _best_yaml(result))
     write_atomically(directory.result, json.dumps(result.to_dict(), indent=2) + "\n")
     return result
@@ -296,8 +333,11 @@ class OpenRun:
         settings = self.directory.read_settings()
         self.storage_url: str = settings["storage"] or self.directory.study_url
         self.name: str = settings["name"]
+        self.folder = Path(settings.get("folder", "."))
         self.space = parse_space(self.directory.read_space(), name=self.name)
-        self.study = Study(open_storage(self.storage_url), self.name, self.space.dimensions)
+        objectives = tuple(self.space.document.objective)
+        storage = open_storage(self.storage_url)
+        self.study = Study(storage, self.name, self.space.dimensions, objectives)
 
     @property
     def seed(self) -> int:
