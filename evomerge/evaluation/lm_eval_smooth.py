@@ -17,7 +17,7 @@ from evomerge.evaluation.scores import TaskItems
 
 __all__ = ["SmoothMetric", "is_gold"]
 
-Kind = Literal["margin", "gold_bits_per_byte"]
+Kind = Literal["margin", "gold_bits_per_byte", "gold_probability"]
 
 
 def is_gold(instance: Any) -> bool:
@@ -26,11 +26,13 @@ def is_gold(instance: Any) -> bool:
 
 
 class SmoothMetric:
-    """The margin of the gold choice, or the bits that a byte of the gold answer costs.
+    """The margin of the gold choice, the bits of the gold answer, or its probability.
 
     ``margin`` is the log-probability of the gold choice minus that of the best other one, in nats,
     by character or byte where the reported metric is ``acc_norm`` or ``acc_bytes``: it is above 0
-    where the metric is 1. Where several answers are right, the likeliest counts.
+    where the metric is 1. ``gold_probability`` is that of the whole gold answer, among the choices
+    where there are any: no single item can outweigh the others. Where several answers are right,
+    the likeliest counts.
 
     Args:
         task: The lm-eval task.
@@ -52,7 +54,11 @@ class SmoothMetric:
         self._output = task.get_config("output_type")
         wanted = ("multiple_choice",) if kind == "margin" else _WITH_GOLD
         if self._output not in wanted:
-            other = "; smooth: gold_bits_per_byte works" if self._output in _WITH_GOLD else ""
+            other = (
+                "; gold_bits_per_byte and gold_probability work"
+                if self._output in _WITH_GOLD
+                else ""
+            )
             raise EvaluationError(
                 f"task {reported.task!r}: smooth: {kind} is for tasks of the type "
                 f"{' or '.join(wanted)}, this one is {self._output}{other}"
@@ -80,17 +86,19 @@ class SmoothMetric:
     def collect(self, answered: Mapping[str, Requests]) -> TaskItems:
         """Return the metric of each item, from its instances with their responses."""
         values = [self._value(item, requests) for item, requests in answered.items()]
-        return TaskItems(self.kind, self.kind == "margin", tuple(answered), np.array(values))
+        higher = self.kind != "gold_bits_per_byte"
+        return TaskItems(self.kind, higher, tuple(answered), np.array(values))
 
     def _value(self, item: str, requests: Requests) -> float:
         if self._output == "multiple_choice":
             return self._of_choices(item, requests)
         document = requests[0].doc
         gold = requests if self._output == "loglikelihood" else list(filter(is_gold, requests))
+        likelihoods = [instance.resps[0][0] for instance in gold]
+        if self.kind == "gold_probability":
+            return math.exp(max(likelihoods))
         texts = self._gold_texts(document)
-        return min(
-            _bits(instance.resps[0][0], text) for instance, text in zip(gold, texts, strict=True)
-        )
+        return min(_bits(nats, text) for nats, text in zip(likelihoods, texts, strict=True))
 
     def _of_choices(self, item: str, requests: Requests) -> float:
         task, document = self._task, requests[0].doc
@@ -112,6 +120,10 @@ class SmoothMetric:
             likelihood / self._length(choice)
             for likelihood, choice in zip(likelihoods, choices, strict=True)
         ]
+        if self.kind == "gold_probability":
+            top = max(scaled)
+            shares = [math.exp(value - top) for value in scaled]
+            return max(shares[place] for place in gold) / math.fsum(shares)
         others = [value for place, value in enumerate(scaled) if place not in gold]
         return float(max(scaled[place] for place in gold) - max(others, default=0.0))
 

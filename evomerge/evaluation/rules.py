@@ -19,7 +19,10 @@ Array = npt.NDArray[np.float64]
 Scores = Mapping[str, "TaskScore"]
 
 LEAST_SHARE = 0.1
-_SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "mcc")
+_SHARES = (
+    *("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", "em", "f1", "mcc"),
+    "gold_probability",
+)
 _BEST_AND_WORST: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(_SHARES, (1.0, 0.0)),
     **dict.fromkeys(("bleu", "chrf", "chrf++"), (100.0, 0.0)),

@@ -24,8 +24,9 @@ class TaskSettings(Document):
         num_fewshot: Examples in the prompt; ``None`` takes the setting of the evaluation, then
             that of the task.
         smooth: What guides the search in the metric's place: ``"margin"``, the log-probability of
-            the gold choice minus that of the best other one, or ``"gold_bits_per_byte"``, the bits
-            that a byte of the gold answer costs. The winner is chosen by the metric all the same.
+            the gold choice minus that of the best other one; ``"gold_bits_per_byte"``, the bits
+            that a byte of the gold answer costs; or ``"gold_probability"``. The winner is chosen by
+            the metric all the same.
         search_split: Split of the data set that the search items come from; ``None`` means the one
             that the task is evaluated on.
         holdout_split: The same for the held-out items.
@@ -38,7 +39,7 @@ class TaskSettings(Document):
     metric: str = Field(min_length=1)
     weight: float | None = Field(default=None, allow_inf_nan=False)
     num_fewshot: int | None = Field(default=None, ge=0)
-    smooth: Literal["margin", "gold_bits_per_byte"] | None = None
+    smooth: Literal["margin", "gold_bits_per_byte", "gold_probability"] | None = None
     search_split: str | None = Field(default=None, min_length=1)
     holdout_split: str | None = Field(default=None, min_length=1)
     search_list: str | None = Field(default=None, min_length=1)

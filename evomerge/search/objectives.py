@@ -46,6 +46,8 @@ class ObjectiveFacts:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ObjectiveFacts":
         """Return the facts of their plain form."""
+        if "weights" not in data:  # a study from before objectives had rules
+            return cls(data, {name: (name,) for name in data})
         members = {name: tuple(tasks) for name, tasks in data["members"].items()}
         return cls(data["weights"], members, tuple(data["smooth"]))
 

@@ -32,14 +32,15 @@ class Optimism:
     def sentence(self) -> str:
         """Return what a report says about it."""
         text = (
-            f"The winner's search score is {self.winner.difference:+.3f} above its held-out score "
+            f"The winner's search score minus its held-out score is {self.winner.difference:+.3f} "
             f"({_interval(self.winner)})"
         )
         if self.parent is None or self.beyond_parent is None:
             return f"{text}."
         return (
-            f"{text}, the best parent's {self.parent.difference:+.3f}: selection made the winner "
-            f"look better by {self.beyond_parent.difference:+.3f} ({_interval(self.beyond_parent)})."
+            f"{text}, the best parent's is {self.parent.difference:+.3f}: selection made the "
+            f"winner look better by {self.beyond_parent.difference:+.3f} "
+            f"({_interval(self.beyond_parent)})."
         )
 
     def to_dict(self) -> dict[str, Any]:

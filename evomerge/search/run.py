@@ -175,6 +175,8 @@ def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
     document = space.document.model_dump(mode="json", exclude_defaults=True)
     search = document.get("search", {})
     document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
+    if lists := _item_lists(space):
+        document["lists"] = lists
     text = json.dumps(document, sort_keys=True)
     mine: dict[str, Any] = {
         "space": hashlib.sha256(text.encode()).hexdigest(),
@@ -201,6 +203,13 @@ def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
             f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
             "the change to continue"
         )
+
+
+def _item_lists(space: Space) -> dict[str, str]:
+    """Return the content of the files that name items: other items are another run."""
+    names = [n for task in space.document.tasks for n in (task.search_list, task.holdout_list)]
+    paths = [Path(name) for name in names if name is not None]
+    return {str(path): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
 
 
 def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:

@@ -84,6 +84,26 @@ def test_choices(evaluator, scores):
         assert value == pytest.approx(-nats / math.log(2), rel=1e-4)
 
 
+def test_probabilities(task_dir, evaluator, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    wanted = {"gen": ("exact_match", "gold_probability"), "choice": ("acc", "gold_probability")}
+    tasks = load(task_dir, wanted)
+    live = evaluator.live_model
+    smooth = Evaluator(tasks, live).score("search").smooth
+    assert all(items.higher_is_better for items in smooth.values())
+    for item, value in zip(smooth["gen"].items, smooth["gen"].values, strict=True):
+        document = tasks.tasks["gen"].document(item)
+        nats = likelihood(live, f"{document['text']}>", document["answer"])
+        assert value == pytest.approx(math.exp(nats), rel=1e-4)
+    for item, value in zip(smooth["choice"].items, smooth["choice"].values, strict=True):
+        document = tasks.tasks["choice"].document(item)
+        shares = [
+            math.exp(likelihood(live, f"{document['text']}>", choice))
+            for choice in document["choices"]
+        ]
+        assert value == pytest.approx(shares[document["gold"]] / sum(shares), rel=1e-4)
+
+
 def test_a_margin_above_zero_is_a_right_answer(scores):
     right = scores.by_task["choice"].values == 1
     assert right.any()
@@ -107,7 +127,7 @@ def test_the_file_keeps_both(scores, tmp_path):
 @pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
-        ("gen", ("exact_match", "margin"), "generate_until; smooth: gold_bits_per_byte works"),
+        ("gen", ("exact_match", "margin"), "generate_until; gold_bits_per_byte and"),
         ("last_word", ("acc", "margin"), "is for tasks of the type multiple_choice"),
         ("text", ("bits_per_byte", "gold_bits_per_byte"), "this one is loglikelihood_rolling$"),
     ],

@@ -24,7 +24,7 @@ def test_the_report_has_table_figures_and_recipe(quickstart):
         "The search",
         "Held-out items",
         "merge_method",
-        "search score is",
+        "search score minus",
     ):
         assert text in page
     assert page.count('class="plotly-graph-div"') == 3
