@@ -13,9 +13,10 @@ from evomerge.search.item_views import (
 )
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
 from evomerge.search.names import short_names, trial_name
+from evomerge.search.opening import OpenRun, open_run
 from evomerge.search.records import Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
-from evomerge.search.run import OpenRun, open_run, run, worker_spec
+from evomerge.search.run import run, worker_spec
 from evomerge.search.study import Study, open_storage
 
 __all__ = [

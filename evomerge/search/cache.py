@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,9 @@ from evomerge.evaluation import ItemScores
 from evomerge.evaluation.item_files import read_items, read_metadata, write_items
 from evomerge.evaluation.settings import Split
 from evomerge.version import __version__
-from evomerge.workers import PoolInfo
+from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
 
-__all__ = ["ResultCache"]
+__all__ = ["KnownResults", "ResultCache"]
 
 
 class ResultCache:
@@ -107,6 +108,40 @@ class ResultCache:
         text = json.dumps(content, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / digest[:2] / f"{digest}.parquet"
+
+
+class KnownResults:
+    """Takes known items out of assignments, and puts them back into the outcomes.
+
+    Args:
+        cache: What is known; it is added to.
+    """
+
+    def __init__(self, cache: ResultCache) -> None:
+        self._cache = cache
+        self._under_way: dict[int, tuple[Mapping[str, Any], ItemScores]] = {}
+
+    def take_out(self, assignment: Assignment) -> Assignment | Scored:
+        """Return what is left to score, or the outcome if nothing is."""
+        known = self._cache.known(assignment.recipe, assignment.split)
+        missing = self._cache.missing(known, assignment.split)
+        if known.num_items and not missing:
+            scores = self._cache.ordered(known, assignment.split)
+            seconds = {"materialize": 0.0, "score": 0.0}
+            return Scored(assignment.number, assignment.split, scores, seconds, scored_items=0)
+        self._under_way[assignment.number] = (assignment.recipe, known)
+        return replace(assignment, items=missing if known.num_items else None)
+
+    def put_back(self, outcome: Outcome) -> Outcome:
+        """Keep what was scored, and return it with what was known before."""
+        recipe, known = self._under_way.pop(outcome.number)
+        if not isinstance(outcome, Scored):
+            return outcome
+        scores = outcome.scores
+        self._cache.keep(recipe, scores)
+        if known.num_items:
+            scores = self._cache.ordered(scores.merge(known), outcome.split)
+        return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
 
 
 def _canonical(value: Any, fingerprints: Mapping[str, str]) -> Any:

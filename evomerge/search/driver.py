@@ -1,17 +1,15 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any
 
 from evomerge.errors import EvaluationError, EvomergeError
-from evomerge.evaluation import ItemScores
 from evomerge.proposers import make_proposer
 from evomerge.search.baselines import Baseline, baselines
-from evomerge.search.cache import ResultCache
+from evomerge.search.cache import KnownResults, ResultCache
 from evomerge.search.directory import RunDirectory
 from evomerge.search.monitor import Monitor
 from evomerge.search.objectives import (
@@ -71,8 +69,7 @@ class Driver:
         self._session = session
         self._started = started
         self._baselines = baselines(space)
-        self._cache = cache
-        self._known: dict[int, ItemScores] = {}
+        self._known = None if cache is None else KnownResults(cache)
         self._facts = ObjectiveFacts.from_info(pool.info)
         self._study.set_attribute("objective", self._facts.to_dict())
         self._objectives = self._make_objectives()
@@ -182,14 +179,17 @@ class Driver:
                 assignment = next_assignment()
                 if assignment is None:
                     break
-                assignment, done = self._without_known(assignment)
-                if done is not None:
-                    on_outcome(done)
+                left = assignment if self._known is None else self._known.take_out(assignment)
+                if isinstance(left, Assignment):
+                    self._pool.submit(left)
                 else:
-                    self._pool.submit(assignment)
+                    on_outcome(left)
             if not self._pool.num_busy():
                 return
-            on_outcome(self._with_known(self._pool.wait()))
+            outcome = self._pool.wait()
+            if self._known is not None:
+                outcome = self._known.put_back(outcome)
+            on_outcome(outcome)
 
     def _drive_all(
         self, records: Iterable[TrialRecord], on_outcome: Callable[[Outcome], None]
@@ -197,34 +197,6 @@ class Driver:
         """Score trials, each of which begins when a worker is free."""
         assignments = map(self._assign, records)
         self._drive(lambda: next(assignments, None), on_outcome)
-
-    def _without_known(self, assignment: Assignment) -> tuple[Assignment, Scored | None]:
-        """Take the items out that are known; return the outcome if nothing is left."""
-        if self._cache is None:
-            return assignment, None
-        known = self._cache.known(assignment.recipe, assignment.split)
-        if not known.num_items:
-            return assignment, None
-        missing = self._cache.missing(known, assignment.split)
-        if not missing:
-            scores = self._cache.ordered(known, assignment.split)
-            seconds = {"materialize": 0.0, "score": 0.0}
-            number, split = assignment.number, assignment.split
-            return assignment, Scored(number, split, scores, seconds, scored_items=0)
-        self._known[assignment.number] = known
-        return dataclasses.replace(assignment, items=missing), None
-
-    def _with_known(self, outcome: Outcome) -> Outcome:
-        """Keep what was scored, and add what was known before."""
-        known = self._known.pop(outcome.number, None)
-        if not isinstance(outcome, Scored):
-            return outcome
-        scores = outcome.scores
-        if self._cache is not None:
-            self._cache.keep(self._study.records[outcome.number].recipe, scores)
-            if known is not None:
-                scores = self._cache.ordered(scores.merge(known), outcome.split)
-        return dataclasses.replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
 
     def _make_objectives(self) -> Objectives | None:
         """Make the objectives, or None if the parents' scores are wanted and not known yet."""

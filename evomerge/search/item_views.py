@@ -12,8 +12,8 @@ from evomerge.evaluation import Comparison, ItemScores, Objective, TaskItems, co
 from evomerge.evaluation.item_files import items_table, write_table
 from evomerge.evaluation.settings import Split
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
+from evomerge.search.opening import OpenRun
 from evomerge.search.records import TrialRecord
-from evomerge.search.run import OpenRun
 
 if TYPE_CHECKING:
     import pyarrow as pa
