@@ -68,6 +68,7 @@ class LiveModel:
         self._named: dict[str, torch.Tensor] | None = None
         self.dtype = _compute_dtype(settings.dtype, config, self.device)
         self._auto_batch = settings.batch_size == "auto"
+        self._sampling_seed = int(settings.lm_eval.get("torch_random_seed", SAMPLING_SEED))
         with quiet():
             self.model = _build(config, self.dtype, self.device, generation_config)
             self.lm = _wrap(self.model, Path(tokenizer), settings, self.device)
@@ -139,7 +140,7 @@ class LiveModel:
         handle = self.model.register_forward_hook(watch)
         try:
             with torch.inference_mode(), torch.random.fork_rng(devices=gpus):
-                torch.manual_seed(SAMPLING_SEED)
+                torch.manual_seed(self._sampling_seed)
                 try:
                     yield
                 except torch.OutOfMemoryError as exc:
