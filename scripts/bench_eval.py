@@ -1,4 +1,4 @@
-"""Measures what scoring costs beside the model: seconds a candidate over those of its batches alone.
+"""Measures what scoring costs beside the model: its seconds over those of the batches alone.
 
 One live model is scored on the search items of a space, as a worker does it. The same batches are
 then pushed straight through the model's `forward` and `generate`, without lm-eval, prompts or
