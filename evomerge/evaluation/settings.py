@@ -61,7 +61,7 @@ class EvaluationSettings(Document):
         search_items: Items a task that guide the search; ``None`` means a third of the documents,
             200 at most.
         holdout_items: Items a task kept for the final choice; ``None`` means all that are left.
-        batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU and halves when
+        batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU. Halved where
             memory runs out.
         dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the
             checkpoint's own (bfloat16 if it says none).
