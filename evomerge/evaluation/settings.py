@@ -2,9 +2,10 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from evomerge.documents import Document
+from evomerge.evaluation.vllm_options import check_options
 
 __all__ = ["EvaluationSettings", "Split", "TaskSettings"]
 
@@ -57,6 +58,7 @@ class EvaluationSettings(Document):
         system_instruction: System prompt.
         gen_kwargs: Overrides of lm-eval's generation settings (``{"max_gen_toks": 64}``).
         allow_code_execution: Accept tasks whose metric runs code that the model wrote.
+        vllm: Options of vLLM's engine, for that backend (``{"gpu_memory_utilization": 0.5}``).
     """
 
     backend: Literal["hf", "vllm"] = "hf"
@@ -72,8 +74,15 @@ class EvaluationSettings(Document):
     system_instruction: str | None = None
     gen_kwargs: dict[str, Any] = Field(default_factory=dict)
     allow_code_execution: bool = False
+    vllm: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("task_dirs", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("vllm")
+    @classmethod
+    def _options_of_vllm(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        check_options(value, max_length=info.data.get("max_length"))
+        return value

@@ -56,6 +56,20 @@ def test_a_candidate_that_raises_fails_and_the_next_one_is_scored_as_ever(pool, 
     assert after.scores.by_task == before.scores.by_task
 
 
+def test_parents_and_merges_share_the_live_model(pool):
+    base = str(ROOT / "search_spaces" / "playground" / "base")
+    mixed = {
+        "merge_method": "linear",
+        "models": [{"model": m, "parameters": {"weight": 0.5}} for m in (base, ADD)],
+        "dtype": "float16",
+    }
+    used = set()
+    for recipe in (parent_recipe(ADD), parent_recipe(base), mixed):
+        assert isinstance(score(pool, recipe), Scored)
+        used.add(id(pool._worker._evaluator.live_model))
+    assert len(used) == 1
+
+
 def test_a_recipe_that_cannot_be_planned_fails_with_its_reason(pool):
     recipe = {"merge_method": "slerp", "models": [{"model": ADD}], "parameters": {"t": 0.5}}
     failed = score(pool, recipe)
@@ -72,9 +86,9 @@ def test_a_tokenizer_and_chat_template_made_for_the_recipe_reach_the_live_model(
     }
     plain = score(pool, parent_recipe(ADD))
     assert isinstance(plain, Scored)
-    size = len(pool._worker._live.lm.tokenizer)
+    size = len(pool._worker._evaluator.live_model.lm.tokenizer)
     assert isinstance(score(pool, recipe), Scored)
-    live = pool._worker._live
+    live = pool._worker._evaluator.live_model
     assert live.lm.tokenizer.get_vocab()["<new>"] == size
     assert live.lm.tokenizer.chat_template == "mine {{ messages }}"
     assert live.model.get_input_embeddings().weight.shape[0] == size + 1
