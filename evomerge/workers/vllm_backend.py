@@ -1,5 +1,6 @@
 """Merging into a vLLM engine: the sources and the arithmetic are in its own worker processes."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +17,7 @@ from evomerge.workers.structure import Structures
 
 __all__ = ["VllmBackend"]
 
+_log = logging.getLogger(__name__)
 _EXTENSION = "evomerge.workers.vllm_extension.MergeExtension"
 
 
@@ -72,7 +74,12 @@ class VllmBackend:
                 raise
         self.starts += 1
         self._structure = self._structures.of(plan)
-        self._model.call("evomerge_open", list(self._checkpoints))
+        places = self._model.call("evomerge_open", list(self._checkpoints))
+        if self._spec.device != "cpu" and "cpu" in places:
+            _log.warning(
+                "the sources do not fit beside the engine and are merged in host memory, which is "
+                "slower; lower evaluation.vllm.gpu_memory_utilization to make room"
+            )
         return self._model
 
     def materialize(self, recipe: Recipe, plan: MergePlan) -> None:  # noqa: ARG002

@@ -2,10 +2,11 @@
 
 import pytest
 
+from evomerge.evaluation import EvaluationSettings
 from evomerge.search import worker_spec
 from evomerge.search.baselines import parent_recipe
 from evomerge.space import load_space
-from evomerge.workers import Assignment, Failed, Scored, open_pool
+from evomerge.workers import Assignment, Failed, Scored, WorkerSpec, open_pool
 from tests.conftest import ROOT, small_space
 
 ADD = str(ROOT / "search_spaces" / "playground" / "add")
@@ -28,6 +29,14 @@ def test_it_says_what_it_loaded(pool):
     assert pool.info.items["holdout"] == {"playground_add": 60, "playground_sort": 60}
     assert pool.info.objective == {"playground_add": 0.5, "playground_sort": 0.5}
     assert pool.info.bank_bytes >= 4 * 680_000
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "gpus"), [("cpu", "vllm", 0), ("cuda", "vllm", 4), ("cuda:0", "hf", 1)]
+)
+def test_a_tensor_parallel_worker_takes_several_gpus(device, backend, gpus):
+    evaluation = EvaluationSettings(backend=backend, vllm={"tensor_parallel_size": 4})
+    assert WorkerSpec((), (), evaluation, 0, ".", device).num_gpus == gpus
 
 
 def test_one_assignment_at_a_time(pool):
