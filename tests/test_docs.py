@@ -81,8 +81,9 @@ def test_every_setting_is_on_the_reference_page():
             assert f"`{name}`" in page, name
 
 
-def test_the_two_scripts_are_what_ci_and_readme_name():
+def test_the_scripts_are_what_ci_and_readme_name():
     run = (ROOT / ".ci" / "run").read_text()
-    assert "scripts/test.sh" in run
-    for name in ("quickstart.sh", "test.sh"):
+    for name in ("test.sh", "test_vllm.sh"):
+        assert f"scripts/{name}" in run
+    for name in ("quickstart.sh", "test.sh", "test_vllm.sh"):
         assert f"scripts/{name}" in README

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from evomerge.errors import EvaluationError, nearest
-from evomerge.evaluation.hf import LiveModel, MemoryExhaustedError
 from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
+from evomerge.evaluation.model import MemoryExhaustedError, ScoringModel
 from evomerge.evaluation.scores import ItemScores, TaskItems
 from evomerge.evaluation.settings import Split
 from evomerge.evaluation.tasks import TaskSet
@@ -24,7 +24,7 @@ class Evaluator:
         live_model: The model whose parameters are overwritten between calls.
     """
 
-    def __init__(self, task_set: TaskSet, live_model: LiveModel) -> None:
+    def __init__(self, task_set: TaskSet, live_model: ScoringModel) -> None:
         self.task_set = task_set
         self.live_model = live_model
         self._requests: dict[str, dict[str, Requests]] = {}

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.dtypes import compute_dtype
 from evomerge.evaluation.lm_eval_requests import quiet
+from evomerge.evaluation.model import MemoryExhaustedError
 from evomerge.evaluation.settings import EvaluationSettings
 
 if TYPE_CHECKING:
@@ -16,17 +18,13 @@ if TYPE_CHECKING:
 
     from evomerge.evaluation.lm_eval_model import ResidentLM
 
-__all__ = ["LiveModel", "MemoryExhaustedError"]
+__all__ = ["LiveModel"]
 
 _log = logging.getLogger(__name__)
 
 CPU_BATCH = 64
 GPU_BATCH = 256
 SAMPLING_SEED = 0
-
-
-class MemoryExhaustedError(EvaluationError):
-    """The device ran out of memory while scoring."""
 
 
 class LiveModel:
@@ -48,8 +46,8 @@ class LiveModel:
         dtype: What it computes in.
 
     Raises:
-        EvaluationError: if transformers does not know the architecture, the tokenizer is not
-            there, or the settings ask for another backend.
+        EvaluationError: if transformers does not know the architecture, or the tokenizer is not
+            there.
     """
 
     def __init__(
@@ -63,13 +61,9 @@ class LiveModel:
     ) -> None:
         import torch
 
-        if settings.backend != "hf":
-            raise EvaluationError(
-                f"evaluation.backend: {settings.backend!r} is not there yet; use backend: hf"
-            )
         self.device = torch.device(device)
         self._named: dict[str, torch.Tensor] | None = None
-        self.dtype = _compute_dtype(settings.dtype, config, self.device)
+        self.dtype = compute_dtype(settings.dtype, config, self.device.type)
         self._sampling_seed = int(settings.lm_eval.get("torch_random_seed", SAMPLING_SEED))
         with quiet():
             self.model = _build(config, self.dtype, self.device, generation_config)
@@ -167,18 +161,6 @@ def _damaged() -> EvaluationError:
     return EvaluationError(
         "the model's logits are NaN or infinite: the candidate's weights overflow or are damaged"
     )
-
-
-def _compute_dtype(wanted: str, config: Mapping[str, Any], device: "torch.device") -> "torch.dtype":
-    import torch
-
-    if wanted == "auto":
-        own = str(config.get("dtype") or config.get("torch_dtype") or "bfloat16")
-        wanted = "float32" if device.type == "cpu" else own.removeprefix("torch.")
-    dtype = getattr(torch, wanted, None)
-    if not isinstance(dtype, torch.dtype):
-        raise EvaluationError(f"config.json: no such dtype: {wanted!r}; set evaluation.dtype")
-    return dtype
 
 
 def _build(

@@ -40,7 +40,7 @@ class LanguageModel(Protocol):
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep the libraries' log below errors to themselves while scoring."""
-    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets")]
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "transformers", "datasets", "vllm")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

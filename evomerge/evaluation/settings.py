@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from evomerge.documents import Document
 from evomerge.evaluation.passthrough import check_options
+from evomerge.evaluation.vllm_options import check_options as check_engine_options
 
 __all__ = ["EvaluationSettings", "Split", "TaskSettings"]
 
@@ -76,6 +77,7 @@ class EvaluationSettings(Document):
         lm_eval: Other options of lm-eval's ``simple_evaluate``, passed on.
         allow_code_execution: Accept tasks whose metric runs code that the model wrote, if the
             command line does too.
+        vllm: Options of vLLM's engine, for that backend (``{"gpu_memory_utilization": 0.5}``).
     """
 
     backend: Literal["hf", "vllm"] = "hf"
@@ -93,6 +95,7 @@ class EvaluationSettings(Document):
     limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     lm_eval: dict[str, Any] = Field(default_factory=dict)
     allow_code_execution: bool = False
+    vllm: dict[str, Any] = Field(default_factory=dict)
 
     @field_validator("task_dirs", mode="before")
     @classmethod
@@ -110,4 +113,10 @@ class EvaluationSettings(Document):
     @classmethod
     def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
         check_options(value)
+        return value
+
+    @field_validator("vllm")
+    @classmethod
+    def _options_of_vllm(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        check_engine_options(value, max_length=info.data.get("max_length"))
         return value

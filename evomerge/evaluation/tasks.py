@@ -110,7 +110,7 @@ class TaskSet:
             device: Kind of device that scores, ``cpu`` or ``cuda``.
         """
         settings = self.settings.model_dump(
-            mode="json", include={"backend", "dtype", "max_length", *PROMPT_SETTINGS}
+            mode="json", include={"backend", "dtype", "max_length", "vllm", *PROMPT_SETTINGS}
         )
         found = {}
         for name, task in self.tasks.items():

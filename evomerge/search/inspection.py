@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +49,8 @@ class Inspection:
         dimensions: Name, kind and range of each searched value.
         models: The models.
         facts: Lines for people: dtype, tokenizers, memory, items.
-        memory_bytes: What each worker needs: ``sources``, ``live_model`` and ``total``.
+        memory_bytes: What each worker needs: ``sources``, ``live_model`` (``merged`` with vLLM) and
+            ``total``.
         notes: What could not be checked from here, or has no effect.
         problems: What is wrong.
     """
@@ -201,9 +203,18 @@ def _plan(
 def _memory(
     plan: MergePlan, checkpoints: dict[str, Checkpoint], space: Space, found: Inspection
 ) -> None:
-    dtype = space.document.evaluation.dtype
-    size = _DTYPE_BYTES[dtype if dtype != "auto" else "float32"]
+    evaluation = space.document.evaluation
     sources = sum(checkpoint.num_bytes for checkpoint in checkpoints.values())
+    if evaluation.backend == "vllm":
+        merged = sum(output.numel * _DTYPE_BYTES.get(output.dtype, 4) for output in plan.outputs)
+        found.memory_bytes = {"sources": sources, "merged": merged, "total": sources + merged}
+        found.facts.append(
+            f"each worker needs about {_size(sources + merged)} beside what vLLM takes for itself: "
+            f"{_size(sources)} of sources and {_size(merged)} of merged model"
+        )
+        return
+    dtype = evaluation.dtype
+    size = _DTYPE_BYTES[dtype if dtype != "auto" else "float32"]
     live = sum(output.numel for output in plan.outputs) * size
     found.memory_bytes = {"sources": sources, "live_model": live, "total": sources + live}
     found.facts.append(
@@ -215,6 +226,10 @@ def _memory(
 
 def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> None:
     document = space.document
+    if document.evaluation.backend == "vllm" and find_spec("vllm") is None:
+        found.notes.append(
+            "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
+        )
     try:
         tasks = TaskSet.load(
             document.tasks,

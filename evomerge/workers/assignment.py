@@ -1,5 +1,6 @@
 """What goes to a worker and what comes back: plain data, safe to send between processes."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,6 +34,15 @@ class WorkerSpec:
     device: str = "cpu"
     max_threads: int | None = None
     code_confirmed: bool = False
+
+    @property
+    def num_gpus(self) -> int:
+        """GPUs that one worker takes."""
+        if not self.device.startswith("cuda"):
+            return 0
+        options = self.evaluation.vllm if self.evaluation.backend == "vllm" else {}
+        sizes = ("tensor_parallel_size", "pipeline_parallel_size")
+        return math.prod(int(options.get(size) or 1) for size in sizes)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,8 @@ class LocalPool:
 
     def close(self) -> None:
         """Free the models."""
+        if self._worker is not None:
+            self._worker.close()
         self._worker = None
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ class RayPool:
         self._waiting: list[tuple[Assignment, int]] = []
         cores = os.cpu_count() or 1
         self._cores = max(cores // workers, 1)
-        self._gpus = 1.0 if spec.device.startswith("cuda") else 0.0
+        self._gpus = float(spec.num_gpus)
         self._connect(address, workers)
         try:
             actors = [self._spawn() for _ in range(workers)]
@@ -171,10 +171,11 @@ class RayPool:
                     "cluster's versions of Python and Ray must be installed here"
                 ) from error
         gpus = self._ray.cluster_resources().get("GPU", 0.0)
-        if workers * self._gpus > gpus:
+        wanted = workers * self._gpus
+        if wanted > gpus:
             self.close()
             raise PrerequisiteError(
-                f"{workers} workers on {self._spec.device!r} want {workers} GPUs, the Ray cluster "
+                f"{workers} workers on {self._spec.device!r} want {wanted:g} GPUs, the Ray cluster "
                 f"has {gpus:g}; use fewer --workers or --device cpu"
             )
 

@@ -4,18 +4,18 @@ import logging
 import os
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.documents import Origin
-from evomerge.engine import Bank, MergePlan, materialize, plan_merge
+from evomerge.engine import plan_merge
 from evomerge.errors import EvomergeError
-from evomerge.evaluation import Evaluator, LiveModel, TaskSet
+from evomerge.evaluation import Evaluator, TaskSet
 from evomerge.evaluation.settings import Split
 from evomerge.recipe import Recipe, parse_recipe
 from evomerge.workers.assignment import Assignment, Failed, Outcome, Scored, WorkerInfo, WorkerSpec
+from evomerge.workers.backend import open_backend
 
 __all__ = ["Worker"]
 
@@ -48,10 +48,8 @@ class Worker:
         self._checkpoints = {name: open_checkpoint(name) for name in spec.models}
         largest = max(c.num_parameters for c in self._checkpoints.values())
         torch.set_num_threads(_num_threads(spec.max_threads, largest))
-        self._bank = Bank(self._checkpoints, torch.device(spec.device))
-        self._live: LiveModel | None = None
+        self._backend = open_backend(spec, self._checkpoints)
         self._evaluator: Evaluator | None = None
-        self._structure: object = None
         splits: tuple[Split, ...] = ("search", "holdout")
         self.info = WorkerInfo(
             pid=os.getpid(),
@@ -61,7 +59,7 @@ class Worker:
             },
             objective=self._tasks.objective.weights,
             load_seconds=time.perf_counter() - started,
-            bank_bytes=self._bank.nbytes,
+            bank_bytes=self._backend.bank_bytes,
             ids={split: dict(self._tasks.items(split)) for split in splits},
             task_keys=self._tasks.keys(device=torch.device(spec.device).type),
             members=self._tasks.members,
@@ -92,37 +90,22 @@ class Worker:
             return Failed(number, split, reason[:500], seconds, os.getpid())
         return Scored(number, split, scores, seconds, os.getpid())
 
+    def close(self) -> None:
+        """Free the live model."""
+        self._drop_live_model()
+
     def _materialize(self, recipe: Recipe) -> Evaluator:
         plan = plan_merge(recipe, self._checkpoints)
-        evaluator = self._evaluator_for(plan)
-        assert self._live is not None  # noqa: S101 - set together with the evaluator
-        materialize(plan, self._bank, self._live.parameters_by_name(), seed=self._spec.seed)
-        return evaluator
-
-    def _evaluator_for(self, plan: MergePlan) -> Evaluator:
-        """Return the evaluator of a live model of the plan's shape; build it when that changes."""
-        structure = (plan.config, plan.generation_config, plan.tokenizer)
-        if self._evaluator is None or structure != self._structure:
+        if self._evaluator is None or not self._backend.fits(plan):
             self._drop_live_model()
-            with TemporaryDirectory(prefix="evomerge-tokenizer-") as folder:
-                self._live = LiveModel(
-                    plan.config,
-                    plan.tokenizer.place(Path(folder)),
-                    settings=self._spec.evaluation,
-                    device=self._spec.device,
-                    generation_config=plan.generation_config,
-                )
-            self._live.check_names([output.name for output in plan.outputs])
-            self._evaluator = Evaluator(self._tasks, self._live)
-            self._structure = structure
+            self._evaluator = Evaluator(self._tasks, self._backend.build(recipe, plan))
+        self._backend.materialize(recipe, plan)
         return self._evaluator
 
     def _drop_live_model(self) -> None:
         """Forget a live model that may be half written or out of memory."""
-        self._live = None
         self._evaluator = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        self._backend.drop()
 
 
 def _num_threads(limit: int | None, num_parameters: int) -> int:

@@ -109,10 +109,6 @@ def test_prerequisites_are_named(checkpoint_a, tmp_path):
         LiveModel({"model_type": "nosuch"}, checkpoint_a, settings=settings)
     with pytest.raises(EvaluationError, match="no such folder; a tokenizer is needed"):
         LiveModel(config_of(checkpoint_a), tmp_path / "no", settings=settings)
-    with pytest.raises(EvaluationError, match="'vllm' is not there yet"):
-        LiveModel(
-            config_of(checkpoint_a), checkpoint_a, settings=EvaluationSettings(backend="vllm")
-        )
     with pytest.raises(EvaluationError, match="the tokenizer cannot be loaded"):
         LiveModel(config_of(checkpoint_a), tmp_path, settings=settings)
 

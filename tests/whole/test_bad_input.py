@@ -1,6 +1,7 @@
 """Bad input: one clear message that names the place, exit code 2, no traceback, nothing written."""
 
 import shutil
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -143,6 +144,21 @@ def test_too_few_items(tmp_path, space):
     message = run_refused(tmp_path, space(lambda d: d["evaluation"].update(holdout_items=10**6)))
     assert "playground_add" in message
     assert "1000000" in message.replace(",", "").replace("_", "")
+
+
+def test_options_of_vllm_that_evomerge_decides(tmp_path, space):
+    def change(data):
+        data["evaluation"].update(backend="vllm", vllm={"quantization": "fp8"})
+
+    message = run_refused(tmp_path, space(change))
+    assert "evaluation.vllm: 'quantization' cannot be set" in message
+    assert "the exported weights are to be those that were scored" in message
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
+def test_vllm_is_a_prerequisite_of_its_backend(tmp_path, space):
+    message = run_refused(tmp_path, space(lambda d: d["evaluation"].update(backend="vllm")))
+    assert "pip install 'evomerge[vllm]'" in message
 
 
 def test_range_upside_down(tmp_path, space):

@@ -2,10 +2,11 @@
 
 import pytest
 
+from evomerge.evaluation import EvaluationSettings
 from evomerge.search import worker_spec
 from evomerge.search.baselines import parent_recipe
 from evomerge.space import load_space
-from evomerge.workers import Assignment, Failed, Scored, open_pool
+from evomerge.workers import Assignment, Failed, Scored, WorkerSpec, open_pool
 from tests.conftest import ROOT, small_space
 
 ADD = str(ROOT / "search_spaces" / "playground" / "add")
@@ -28,6 +29,14 @@ def test_it_says_what_it_loaded(pool):
     assert pool.info.items["holdout"] == {"playground_add": 60, "playground_sort": 60}
     assert pool.info.objective == {"playground_add": 0.5, "playground_sort": 0.5}
     assert pool.info.bank_bytes >= 4 * 680_000
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "gpus"), [("cpu", "vllm", 0), ("cuda", "vllm", 4), ("cuda:0", "hf", 1)]
+)
+def test_a_tensor_parallel_worker_takes_several_gpus(device, backend, gpus):
+    evaluation = EvaluationSettings(backend=backend, vllm={"tensor_parallel_size": 4})
+    assert WorkerSpec((), (), evaluation, 0, ".", device).num_gpus == gpus
 
 
 def test_one_assignment_at_a_time(pool):
@@ -56,6 +65,20 @@ def test_a_candidate_that_raises_fails_and_the_next_one_is_scored_as_ever(pool, 
     assert after.scores.by_task == before.scores.by_task
 
 
+def test_parents_and_merges_share_the_live_model(pool):
+    base = str(ROOT / "search_spaces" / "playground" / "base")
+    mixed = {
+        "merge_method": "linear",
+        "models": [{"model": m, "parameters": {"weight": 0.5}} for m in (base, ADD)],
+        "dtype": "float16",
+    }
+    used = set()
+    for recipe in (parent_recipe(ADD), parent_recipe(base), mixed):
+        assert isinstance(score(pool, recipe), Scored)
+        used.add(id(pool._worker._evaluator.live_model))
+    assert len(used) == 1
+
+
 def test_a_recipe_that_cannot_be_planned_fails_with_its_reason(pool):
     recipe = {"merge_method": "slerp", "models": [{"model": ADD}], "parameters": {"t": 0.5}}
     failed = score(pool, recipe)
@@ -72,9 +95,9 @@ def test_a_tokenizer_and_chat_template_made_for_the_recipe_reach_the_live_model(
     }
     plain = score(pool, parent_recipe(ADD))
     assert isinstance(plain, Scored)
-    size = len(pool._worker._live.lm.tokenizer)
+    size = len(pool._worker._evaluator.live_model.lm.tokenizer)
     assert isinstance(score(pool, recipe), Scored)
-    live = pool._worker._live
+    live = pool._worker._evaluator.live_model
     assert live.lm.tokenizer.get_vocab()["<new>"] == size
     assert live.lm.tokenizer.chat_template == "mine {{ messages }}"
     assert live.model.get_input_embeddings().weight.shape[0] == size + 1

@@ -1,0 +1,37 @@
+"""Which engine options a space may give."""
+
+import pytest
+
+from evomerge.documents import Origin, validate
+from evomerge.errors import SpaceError
+from evomerge.evaluation import EvaluationSettings
+
+
+def settings(**keys):
+    return validate(EvaluationSettings, keys, Origin("space"), SpaceError)
+
+
+def test_engine_options_are_passed_on():
+    options = {"gpu_memory_utilization": 0.5, "max_model_len": 512, "tensor_parallel_size": 2}
+    assert settings(backend="vllm", vllm=options).vllm == options
+    assert settings(vllm={"quantization": None}).vllm == {"quantization": None}
+
+
+@pytest.mark.parametrize(
+    ("option", "instead"),
+    [
+        ("dtype", "set evaluation.dtype"),
+        ("quantization", "those that were scored"),
+        ("trust_remote_code", "never run"),
+        ("data_parallel_size", "--workers"),
+        ("load_format", "from memory"),
+    ],
+)
+def test_what_evomerge_decides_is_refused(option, instead):
+    with pytest.raises(SpaceError, match=rf"vllm: '{option}' cannot be set .*{instead}"):
+        settings(vllm={option: "x"})
+
+
+def test_one_name_for_the_length():
+    with pytest.raises(SpaceError, match="two names of one setting"):
+        settings(max_length=128, vllm={"max_model_len": 128})

@@ -1,0 +1,91 @@
+"""Starting vLLM: prerequisites, refusals, samples, whole commands.
+
+Runs in an environment of its own: scripts/test_vllm.sh.
+"""
+
+import json
+
+import pytest
+
+from evomerge.errors import EvaluationError, PrerequisiteError
+from tests.conftest import read_result, small_space, succeed
+from tests.evaluation.conftest import make_tasks
+from tests.workers.vllm_cases import (
+    ENGINE,
+    NEEDS_VLLM,
+    TASKS,
+    answers,
+    candidates,
+    make_models,
+    make_worker,
+    score,
+)
+
+pytestmark = NEEDS_VLLM
+
+
+@pytest.fixture(scope="module")
+def tasks(tmp_path_factory):
+    return str(make_tasks(tmp_path_factory.mktemp("space") / "tasks"))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    return make_models(tmp_path_factory.mktemp("models"), tie_word_embeddings=False)
+
+
+def test_what_cannot_run_is_said_before_anything_starts(models, tasks):
+    def refuse(error, match, **settings):
+        with pytest.raises(error, match=match):
+            make_worker("vllm", models, tasks, **settings)
+
+    refuse(PrerequisiteError, "CUDA_VISIBLE_DEVICES=1", device="cuda:1")
+    refuse(PrerequisiteError, "the installed vLLM runs on 'cpu'", device="cuda")
+    refuse(EvaluationError, "did you mean 'max_model_len'", vllm={"max_modellen": 128})
+
+
+def test_an_engine_that_never_starts_is_tried_once(models, tasks):
+    engine = {**ENGINE, "max_model_len": 10_000}
+    worker = make_worker("vllm", models, tasks, vllm=engine)
+    reasons = [score(worker, recipe).reason for recipe in candidates(models).values()]
+    assert "vLLM did not start" in reasons[0]
+    assert "max_model_len" in reasons[0]
+    assert len(set(reasons)) == 1
+
+
+def test_samples_and_weights_that_no_source_has(models, tasks):
+    """Fewer layers than every source: the engine starts from the merge itself."""
+    sampled = {"do_sample": True, "temperature": 1.5}
+    worker = make_worker("vllm", models, tasks, wanted=TASKS[:1], gen_kwargs=sampled)
+
+    def cut(model):
+        source = {"model": models[model], "layer_range": [1, 2]}
+        return {"merge_method": "passthrough", "slices": [{"sources": [source]}]}
+
+    _, first = answers(worker, cut("a"))
+    assert len(set(first.values())) > 6
+    assert answers(worker, cut("b"))[1] != first
+    assert answers(worker, cut("a"))[1] == first
+    assert worker._backend.starts == 1
+    worker.close()
+
+
+PLAYGROUND = {**ENGINE, "max_num_seqs": 64}
+
+
+def test_a_run_ends_with_a_winner_that_hf_and_vllms_own_processes_score_the_same(tmp_path):
+    space = small_space(tmp_path / "space.yml", evaluation={"backend": "vllm", "vllm": PLAYGROUND})
+    run = tmp_path / "run"
+    succeed("run", space, "--out", run, "--trials", "10")
+    result = read_result(run)
+    assert result["trials"]["failed"] == 0
+    succeed("export", run, tmp_path / "merged")
+    plain = small_space(tmp_path / "plain.yml")
+    winner = result["winner"]["holdout"]["tasks"]
+    for model, where, environment in (
+        (tmp_path / "merged", plain, {}),
+        (run / "best.yml", space, {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"}),
+    ):
+        done = succeed("eval", model, "--space", where, "--json", **environment)
+        for name, values in json.loads(done.stdout)["tasks"].items():
+            assert values["value"] == pytest.approx(winner[name]["value"], abs=1e-9), model
