@@ -23,7 +23,7 @@ def test_the_commands_of_the_readme_run(quickstart, workspace):
         if line.startswith("evomerge ")
     ]
     assert [command[0] for command in commands] == [
-        *("check", "run", "export", "eval", "merge", "methods")
+        *("check", "run", "export", "eval", "merge", "items", "methods")
     ]
     for command in commands:
         succeed(*command, cwd=workspace)
@@ -72,11 +72,11 @@ def test_links_between_pages_lead_somewhere():
 
 
 def test_every_setting_is_on_the_reference_page():
-    from evomerge.evaluation.settings import EvaluationSettings
+    from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
     from evomerge.space import SearchSettings
 
     page = (ROOT / "docs" / "search-spaces.md").read_text()
-    for settings in (SearchSettings, EvaluationSettings):
+    for settings in (SearchSettings, EvaluationSettings, TaskSettings):
         for name in settings.model_fields:
             assert f"`{name}`" in page, name
 

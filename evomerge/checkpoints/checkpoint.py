@@ -92,13 +92,15 @@ class Checkpoint:
     @cached_property
     def token_embedding(self) -> str | None:
         """Name of the tensor with a row for each token, or None."""
-        rows = self.config.get("vocab_size")
+        # A model with several towers has the number in the config of its language model.
+        parts = (self.config, *(v for v in self.config.values() if isinstance(v, Mapping)))
+        rows = {part["vocab_size"] for part in parts if "vocab_size" in part}
         found = [
             name
             for name, info in self.tensors.items()
             if len(info.shape) == 2 and is_embedding(name) and self.layers.split(name) is None
         ]
-        return min(found, key=lambda name: self.tensors[name].shape[0] != rows, default=None)
+        return min(found, key=lambda name: self.tensors[name].shape[0] not in rows, default=None)
 
     def read(self, name: str) -> "torch.Tensor":
         """Read one tensor into new memory.

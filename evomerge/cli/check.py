@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import JsonFlag
+from evomerge.cli.options import AllowCode, IncludePath, JsonFlag
 
 __all__ = ["check"]
 
@@ -15,6 +15,8 @@ def check(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="Recipe or search space.", show_default=False)
     ],
+    include_path: IncludePath = None,
+    allow_code_execution: AllowCode = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Check a recipe or a search space without loading weights.
@@ -31,7 +33,11 @@ def check(
     from evomerge.cli.tables import print_inspection
     from evomerge.search import inspect_file
 
-    inspection = inspect_file(file)
+    inspection = inspect_file(
+        file,
+        task_dirs=[str(path) for path in include_path or ()],
+        allow_code_execution=allow_code_execution,
+    )
     if as_json:
         typer.echo(json.dumps(inspection.to_dict(), indent=2))
     else:

@@ -1,22 +1,14 @@
 """``evomerge eval``: score any checkpoint or recipe as a run would."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import Device, JsonFlag
+from evomerge.cli.options import AllowCode, Device, IncludePath, JsonFlag, Side
 
 __all__ = ["evaluate"]
-
-
-class Items(StrEnum):
-    """Which items."""
-
-    search = "search"
-    holdout = "holdout"
 
 
 def evaluate(
@@ -32,9 +24,11 @@ def evaluate(
         Path,
         typer.Option("--space", help="Search space with tasks and settings.", show_default=False),
     ],
-    items: Annotated[Items, typer.Option(help="Which items to score.")] = Items.holdout,
+    items: Annotated[Side, typer.Option(help="Which items to score.")] = Side.holdout,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the file's.")] = None,
     device: Device = "auto",
+    include_path: IncludePath = None,
+    allow_code_execution: AllowCode = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Score a checkpoint or recipe on a space's tasks, the way a run scores its candidates.
@@ -51,8 +45,15 @@ def evaluate(
     from evomerge.space import load_space
 
     loaded = load_space(space).with_search(seed=seed)
+    loaded = loaded.with_task_dirs(map(str, include_path or ()))
     with spinner(f"scoring {model}"):
-        summary = evaluate_recipe(model, loaded, split=items.value, device=device)
+        summary = evaluate_recipe(
+            model,
+            loaded,
+            split=items.value,
+            device=device,
+            allow_code_execution=allow_code_execution,
+        )
     if as_json:
         content = {"model": model, "space": loaded.name, "split": items.value, **summary.to_dict()}
         typer.echo(json.dumps(content, indent=2))

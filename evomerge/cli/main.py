@@ -10,6 +10,7 @@ from evomerge.cli.check import check
 from evomerge.cli.dashboard import dashboard
 from evomerge.cli.evaluate import evaluate
 from evomerge.cli.export import export
+from evomerge.cli.items import items
 from evomerge.cli.merge import merge
 from evomerge.cli.methods import methods
 from evomerge.cli.run import run
@@ -32,6 +33,7 @@ app.command()(check)
 app.command()(merge)
 app.command()(export)
 app.command("eval")(evaluate)
+app.command()(items)
 app.command()(methods)
 app.command()(dashboard)
 

@@ -138,9 +138,9 @@ class PlainDisplay:
         tasks = "  ".join(f"{name} {score.value:.3f}" for name, score in scores)
         line = f"{head}: {_number(summary)}  ({tasks})"
         if self.best is not None and stage == "search":
-            line += f"  best {self.best.value:.3f} ({self.best.label})"
+            line += f"  best {_value(self.best)} ({self.best.label})"
             if self.parent is not None:
-                line += f", best parent {self.parent.value:.3f}"
+                line += f", best parent {_value(self.parent)}"
         self._say(f"{line}  {self.rate():,.0f} items/s, {_clock(self.seconds_left())} left")
 
     def rate(self) -> float:
@@ -243,6 +243,11 @@ def _summary(record: TrialRecord, stage: Stage) -> Summary | None:
 
 def _better(record: TrialRecord, other: TrialRecord | None) -> bool:
     return other is None or (record.value or 0.0) > (other.value or 0.0)
+
+
+def _value(record: TrialRecord) -> str:
+    """Return the reported objective: what guides the search may be on another scale."""
+    return f"{record.search.objective.value:.3f}" if record.search is not None else "failed"
 
 
 def _number(summary: Summary) -> str:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from evomerge.cli.options import Device, SpaceArgument
+from evomerge.cli.options import AllowCode, Device, IncludePath, SpaceArgument
 
 __all__ = ["run"]
 
@@ -33,6 +33,12 @@ def run(
         typer.Option(help="Optuna storage URL of the study.", show_default="RUN/study.db"),
     ] = None,
     device: Device = "auto",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results that runs share.", show_default="RUN/cache"),
+    ] = None,
+    include_path: IncludePath = None,
+    allow_code_execution: AllowCode = False,
 ) -> None:
     """Search a space: baselines, candidates, finalists on held-out items, winner.
 
@@ -53,6 +59,7 @@ def run(
     from evomerge.space import load_space
 
     loaded = load_space(space).with_search(trials=trials, seed=seed)
+    loaded = loaded.with_task_dirs(map(str, include_path or ()))
     directory = RunDirectory(out if out is not None else Path("runs") / loaded.name)
     parents, _ = find_models(loaded)
     with make_display(loaded.name, directory.path, len(parents)) as display:
@@ -63,6 +70,8 @@ def run(
             ray_address=ray_address,
             storage=storage,
             device=device,
+            allow_code_execution=allow_code_execution,
+            cache=cache,
             monitor=display,
         )
         write_report(result, loaded, directory.report)

@@ -46,6 +46,10 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         )
     console.print(table)
     console.print(escape(_verdict(result)), highlight=False)
+    if result.optimism is not None:
+        console.print(result.optimism.sentence(), highlight=False)
+    if result.pareto_front:
+        _print_front(console, result)
     failed = sum(record.state == "failed" for record in result.trials)
     console.print(
         f"{len(result.trials)} trials ({failed} failed), {result.item_evaluations:,} item "
@@ -58,6 +62,26 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         ("report", directory.report),
     ):
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _print_front(console: Console, result: RunResult) -> None:
+    """Print the finalists that none surpasses in all objectives."""
+    table = Table(
+        box=None,
+        pad_edge=False,
+        title="Pareto front of the finalists, held-out items",
+        title_justify="left",
+    )
+    table.add_column("", no_wrap=True, overflow="ellipsis")
+    for heading in result.objective_names:
+        table.add_column(heading, justify="right")
+    for record in result.pareto_front:
+        if record.holdout is not None:
+            each = record.holdout.objectives.values()
+            table.add_row(
+                trial_name(record), *[f"{value.value:.3f} ± {value.stderr:.3f}" for value in each]
+            )
+    console.print(table)
 
 
 def _verdict(result: RunResult) -> str:

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from evomerge.checkpoints import Checkpoint
-from evomerge.engine.compiled import compiled_formulas
 from evomerge.engine.facts import FactStore
+from evomerge.engine.native import native_loops
 from evomerge.engine.plan import PlannedTensor
 from evomerge.engine.rows import RowMap
 from evomerge.engine.workspace import BLOCK, Workspace
@@ -45,8 +45,7 @@ class Bank:
         self.facts = FactStore(keep=True)
         self._checkpoints = dict(checkpoints)
         largest = max((c.num_parameters for c in self._checkpoints.values()), default=0)
-        compiled = compiled_formulas(self.device, largest, resident=True)
-        self.workspace = Workspace(self.device, block, compiled)
+        self.workspace = Workspace(self.device, block, native_loops(self.device, largest))
         self._tensors = {
             (model, name): checkpoint.read(name).to(self.device)
             for model, checkpoint in self._checkpoints.items()

@@ -16,9 +16,9 @@ from evomerge.checkpoints import (
     write_checkpoint,
 )
 from evomerge.checkpoints.writing import check_free
-from evomerge.engine.compiled import compiled_formulas
 from evomerge.engine.facts import FactStore
 from evomerge.engine.merging import check_finite, merge_tensor, torch_dtype
+from evomerge.engine.native import native_loops, prompt_threads
 from evomerge.engine.overlap import Memory, Outputs, ahead
 from evomerge.engine.plan import MergePlan, PlannedTensor, plan_merge
 from evomerge.engine.workspace import BLOCK, Workspace
@@ -92,7 +92,7 @@ def merge_to_disk(
     workspace = Workspace(
         device,
         BLOCK if device.type == "cpu" else _DEVICE_BLOCK,
-        compiled_formulas(device, plan.num_parameters, resident=False),
+        native_loops(device, plan.num_parameters),
     )
     sources = _Sources(plan, checkpoints, device)
     store = FactStore(keep=False)
@@ -106,6 +106,7 @@ def merge_to_disk(
             pinned=device.type == "cuda",
         ) as outputs,
         closing(ahead(plan.outputs, sources.fetch, sources.num_bytes)) as fetched,
+        prompt_threads(),
     ):
         for tensor, spec in zip(fetched, specs, strict=True):
             dtype = torch_dtype(tensor.dtype)
@@ -115,7 +116,7 @@ def merge_to_disk(
                 if device.type == "cpu"
                 else torch.empty(tensor.shape, dtype=dtype, device=device)
             )
-            extremes = merge_tensor(
+            finite = merge_tensor(
                 plan,
                 tensor,
                 sources.read(tensor),
@@ -125,7 +126,7 @@ def merge_to_disk(
                 workspace=workspace,
                 seed=seed,
             )
-            check_finite([(tensor, extremes)])
+            check_finite([(tensor, finite())])
             outputs.put(tensor.name, goal if goal is result else result.copy_(goal))
             done += spec.num_bytes
             if progress is not None:

@@ -1,11 +1,12 @@
 """Static facts about source tensors, each computed once and kept.
 
-A fact has the same bits on every path of one device kind: sums that compiled formulas compute too
-are exact in the sense of `evomerge.methods.exact`, and the others are taken over fixed stretches.
+A fact has the same bits on every path of one device kind: sums that native loops compute too are
+exact in the sense of `evomerge.methods.exact`, and the others are taken over fixed stretches.
 """
 
+import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,14 @@ import torch
 from evomerge.engine.magnitudes import (
     STRETCH,
     BracketedMagnitudes,
+    Found,
     Patterns,
     SortedMagnitudes,
     row_ranks,
 )
+from evomerge.engine.native import Native
 from evomerge.engine.workspace import BLOCK, Result, Workspace
-from evomerge.methods.draws import LEVELS, Draws, level_bound
+from evomerge.methods.draws import LEVELS, Draws, bound_level
 from evomerge.methods.exact import anchors, exact_sum, split_sums
 from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
@@ -48,6 +51,10 @@ class FactStore:
     def __init__(self, *, keep: bool) -> None:
         self.keep = keep
         self._facts: dict[Hashable, Any] = {}
+
+    def find(self, key: Hashable) -> Any:
+        """Return the fact, or None if it is not there."""
+        return self._facts.get(key)
 
     def get(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """Return the fact, made if it is not there yet."""
@@ -92,6 +99,11 @@ class TensorFacts:
         self._workspace = workspace
         self._draw = draw
         self._shape = shape
+        self._extremes: dict[int, float] = {}
+
+    @property
+    def _native(self) -> Native | None:
+        return self._workspace.native
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -138,26 +150,47 @@ class TensorFacts:
 
     def total(self, field: Field) -> float:
         """Return the sum of a field's magnitudes."""
-        if field.identity() is None:
-            return self.totals([field])[0]
-        key = ("total", *self._identity(field))
-        return float(self._store.get(key, lambda: self.totals([field])[0]))
+        return self.totals([field])[0]
 
-    def kept(self, i: int, level: int) -> float:
-        """Return the L1 norm of what a drop at a level keeps of task vector i."""
-        field = TaskVector(i)
+    def totals(self, fields: Sequence[Field]) -> list[float]:
+        """Return the sums of the magnitudes of several fields; what is not known, in one pass."""
+        found: list[float | None] = [self._known_total(field) for field in fields]
+        missing = [field for field, total in zip(fields, found, strict=True) if total is None]
+        totals = iter(self._totals(missing) if missing else ())
+        results = [next(totals) if total is None else total for total in found]
+        for field, total in zip(fields, results, strict=True):
+            if field.identity() is not None:
+                self._store.get(("total", *self._identity(field)), functools.partial(float, total))
+        return results
+
+    def _known_total(self, field: Field) -> float | None:
         if not self._store.keep:
-            return self.total(Sparse(i, Drop(self.draws(i), level_bound(level))))
-        coarse, fine = self._store.get(
-            ("kept", self._draw(i), *self._identity(field)), lambda: self._levels(i)
-        )
+            return None
+        if isinstance(field, Sparse) and isinstance(field.sparsify, Drop):
+            return self._kept(field.i, field.sparsify)
+        if field.identity() is None:
+            return None
+        total: float | None = self._store.find(("total", *self._identity(field)))
+        return total
+
+    def _kept(self, i: int, drop: Drop) -> float | None:
+        """Return the L1 norm of what a drop at one of the levels keeps of task vector i."""
+        level = bound_level(drop.bound)
+        if level is None:
+            return None
+        key = ("kept", drop.draws.key, *self._identity(TaskVector(i)))
+        coarse, fine = self._store.get(key, lambda: self._levels(i, drop.draws))
         return float(coarse[level - 1] + fine[level - 1])
 
-    def _levels(self, i: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    def _levels(self, i: int, draws: Draws) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return for each level the two exact sums of what it keeps."""
-        field, draws = TaskVector(i), self.draws(i)
+        field = TaskVector(i)
         bound = self.extreme(0) + self.extreme(i)
         dtype = torch.float32 if bound < _LARGE else torch.float64
+        if self._native is not None and dtype == torch.float32:
+            found = self._native.levels(i, draws, self._tensors, bound)
+            if found is not None:
+                return found[0].cumsum(), found[1].cumsum()
         first, second = anchors(bound, dtype)
 
         # One table for each thread; exact in any order, as all numbers lie on the grids.
@@ -207,10 +240,16 @@ class TensorFacts:
 
     def extreme(self, i: int) -> float:
         """Return the largest magnitude of input i; NaN or infinite if the input is not finite."""
-        return float(self._store.get(("extreme", self._keys[i]), lambda: self._extreme(i)))
+        if i not in self._extremes:
+            found = self._store.get(("extreme", self._keys[i]), lambda: self._extreme(i))
+            self._extremes[i] = float(found)
+        return self._extremes[i]
 
     def _extreme(self, i: int) -> float:
         tensor = self._tensors[i]
+        largest = self._native.largest(tensor) if self._native is not None else None
+        if largest is not None:
+            return largest
         if tensor.element_size() == 1:
             tensor = tensor.float()  # no arithmetic on float8
         if not tensor.numel():
@@ -269,14 +308,12 @@ class TensorFacts:
                 result += products.sum(0)
         return result
 
-    def totals(self, fields: Sequence[Field]) -> list[float]:
-        """Return the sums of the magnitudes of several fields, which are not kept."""
+    def _totals(self, fields: Sequence[Field]) -> list[float]:
         extremes = [self.extreme(i) for i in range(len(self._tensors))]
         bound = max(field.bound(extremes) for field in fields)
         dtype = torch.float32 if bound < _LARGE else torch.float64
-        compiled = self._workspace.compiled
-        if compiled is not None and dtype == torch.float32:
-            found = compiled.totals(fields, self._tensors, bound)
+        if self._native is not None and dtype == torch.float32:
+            found = self._native.totals(fields, self._tensors, bound)
             if found is not None:
                 return found
         first, second = anchors(bound, dtype)
@@ -291,7 +328,12 @@ class TensorFacts:
         parts = self._workspace.each(self._tensors, add)
         return [exact_sum([part[place] for part in parts]) for place in range(len(fields))]
 
-    def _ranks(self, field: Field) -> torch.Tensor:
+    def _ranks(self, field: TaskVector) -> torch.Tensor:
+        row = max(self._shape[-1] if self._shape else 1, 1)
+        if self._native is not None:
+            found = self._native.ranks(field.i, self._tensors, row)
+            if found is not None:
+                return found
         values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)
 
         def fill(space: Workspace) -> None:
@@ -299,8 +341,7 @@ class TensorFacts:
             values[space.start : space.start + block.numel()] = block
 
         self._workspace.each(self._tensors, fill)
-        row = self._shape[-1] if self._shape else 1
-        return row_ranks(values.abs_(), max(row, 1))
+        return row_ranks(values.abs_(), row)
 
     def _divergence(self, i: int, j: int) -> torch.Tensor:
         row = max(self._shape[-1] if self._shape else 1, 1)
@@ -348,24 +389,68 @@ class _Scan:
         self._field = field
         self._tensors = tensors
         self._space = space
+        self._native = space.native
 
-    def __call__(self, work: Callable[[int, Patterns], Result], first: int = 0) -> list[Result]:
+    def __call__(self, work: Callable[[int, Patterns], Result]) -> list[Result]:
+        if self._native is not None:
+            found = self._native.scan(self._field, self._tensors, work)
+            if found is not None:
+                return found
+
         def run(space: Workspace) -> Result:
             values = self._field(space)
             return work(space.start, values.view(torch.int32).bitwise_and_(_NO_SIGN).cpu().numpy())
 
-        return self._space.each(self._tensors, run, first)
+        return self._space.each(self._tensors, run)
 
-    def stretch(self, start: int) -> Patterns:
-        """Return `STRETCH` elements from one on, or those of its block."""
-        return self._enter(start, min(STRETCH, self._space.block))
+    def within(self, low: int, high: int) -> Found:
+        """Return how many are above `high`, and places and patterns of those down to `low`."""
+        if self._native is not None:
+            found = self._native.within(self._field, self._tensors, low, high)
+            if found is not None:
+                return found
+
+        def look(start: int, block: Patterns) -> Found:
+            inside = np.flatnonzero((block >= low) & (block <= high))
+            return int(np.count_nonzero(block > high)), inside + start, block[inside]
+
+        parts = self(look)
+        where, patterns = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
+        return sum(part[0] for part in parts), where, patterns
+
+    def place(self, pattern: int, number: int, start: int | None) -> int:
+        """Return the index of the `number`-th element of a pattern.
+
+        It is in the `STRETCH` elements from `start` on, if that is given.
+        """
+        numel = self._tensors[0].numel()
+        stretch = range(numel) if start is None else range(start, min(start + STRETCH, numel))
+        if self._native is not None:
+            place = self._native.place(self._field, self._tensors, pattern, number, stretch)
+            if place is not None:
+                return place
+        if start is None:
+            equal = self.within(pattern, pattern)[1]
+        else:
+            length = min(STRETCH, self._space.block)
+            equal = start + np.flatnonzero(self._enter(start, length) == pattern)
+        return int(equal[number - 1])
 
     def some(self, count: int) -> Patterns:
         """Return a sample: the same evenly spread stretches every time."""
         numel = self._tensors[0].numel()
         length = min(_SAMPLED, self._space.block)
         step = max(length, numel // max(1, count // length))
-        return np.concatenate([self._enter(start, length) for start in range(0, numel, step)])
+        return self._some(range(0, numel, step), length)
+
+    def _some(self, starts: Iterable[int], length: int) -> Patterns:
+        if self._native is not None:
+            found = self._native.scan(
+                self._field, self._tensors, lambda _, part: part, length=length, starts=starts
+            )
+            if found is not None:
+                return np.concatenate(found)
+        return np.concatenate([self._enter(start, length) for start in starts])
 
     def _enter(self, start: int, length: int) -> Patterns:
         def read(space: Workspace) -> Patterns:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 import torch
 
 from evomerge.engine.bank import Bank
-from evomerge.engine.merging import Extremes, check_finite, merge_tensor, torch_dtype
+from evomerge.engine.merging import Finite, check_finite, merge_tensor, torch_dtype
+from evomerge.engine.native import prompt_threads
 from evomerge.engine.plan import MergePlan, PlannedTensor
 from evomerge.errors import CheckpointError
 
@@ -32,20 +33,25 @@ def materialize(plan: MergePlan, bank: Bank, out: Mapping[str, torch.Tensor], *,
     """
     _check_goal(plan, out)
     compute = torch_dtype(plan.compute_dtype) if plan.compute_dtype else None
-    merged: list[tuple[PlannedTensor, Extremes]] = []
-    for tensor in plan.outputs:
-        extremes = merge_tensor(
-            plan,
-            tensor,
-            bank.inputs(tensor, compute),
-            out[tensor.name],
-            fingerprint=bank.fingerprint,
-            store=bank.facts,
-            workspace=bank.workspace,
-            seed=seed,
-        )
-        merged.append((tensor, extremes))
-    check_finite(merged)
+    merged: list[tuple[PlannedTensor, Finite]] = []
+    with prompt_threads():
+        try:
+            for tensor in plan.outputs:
+                finite = merge_tensor(
+                    plan,
+                    tensor,
+                    bank.inputs(tensor, compute),
+                    out[tensor.name],
+                    fingerprint=bank.fingerprint,
+                    store=bank.facts,
+                    workspace=bank.workspace,
+                    seed=seed,
+                )
+                merged.append((tensor, finite))
+        finally:
+            # Whatever happens, nothing is written to `out` after this.
+            results = [(tensor, finite()) for tensor, finite in merged]
+    check_finite(results)
 
 
 def _check_goal(plan: MergePlan, out: Mapping[str, torch.Tensor]) -> None:

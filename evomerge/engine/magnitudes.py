@@ -14,13 +14,25 @@ import torch
 
 from evomerge.methods.interface import Threshold
 
-__all__ = ["STRETCH", "BracketedMagnitudes", "Patterns", "Scan", "SortedMagnitudes", "row_ranks"]
+__all__ = [
+    "STRETCH",
+    "BracketedMagnitudes",
+    "Found",
+    "Patterns",
+    "Scan",
+    "SortedMagnitudes",
+    "rank_type",
+    "row_ranks",
+]
 
 Patterns = np.ndarray[Any, np.dtype[np.int32]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
+Found = tuple[int, np.ndarray[Any, Any], Patterns]
+"""How many magnitudes are above, and the places and patterns of those inside."""
 Result = TypeVar("Result")
 
-_SAMPLE = 1 << 16
+_SAMPLES = (1 << 14, 1 << 18)
+_SAMPLED = 32  # one element of so many, between these
 STRETCH = 1 << 14
 """Elements that are looked at again where equal magnitudes are divided."""
 
@@ -28,15 +40,22 @@ STRETCH = 1 << 14
 class Scan(Protocol):
     """The magnitudes of a field as bit patterns, block by block."""
 
-    def __call__(self, work: Callable[[int, Patterns], Result], first: int = 0) -> list[Result]:
-        """Give each block from element `first` on, and its flat index, to a function.
+    def __call__(self, work: Callable[[int, Patterns], Result]) -> list[Result]:
+        """Give each block, and the flat index of its first element, to a function.
 
         Blocks are memory that is used again; the results are in their order.
         """
         ...
 
-    def stretch(self, start: int) -> Patterns:
-        """Return `STRETCH` elements from one on, or those of its block."""
+    def within(self, low: int, high: int) -> Found:
+        """Return how many are above `high`, and places and patterns of those down to `low`."""
+        ...
+
+    def place(self, pattern: int, number: int, start: int | None) -> int:
+        """Return the index of the `number`-th element of a pattern.
+
+        It is in the `STRETCH` elements from `start` on, if that is given.
+        """
         ...
 
     def some(self, count: int) -> Patterns:
@@ -94,13 +113,7 @@ class SortedMagnitudes:
 
     def _place(self, pattern: int, number: int, block: int | None) -> int:
         """Return the index of the `number`-th element of a pattern, in a block or in all."""
-        if block is not None:
-            equal = block + np.flatnonzero(self._scan.stretch(block) == pattern)
-        else:
-            equal = np.concatenate(
-                self._scan(lambda start, part: start + np.flatnonzero(part == pattern))
-            )
-        return int(equal[number - 1])
+        return self._scan.place(pattern, number, block)
 
 
 class BracketedMagnitudes:
@@ -110,7 +123,7 @@ class BracketedMagnitudes:
         """Take a sample of a field of `numel` elements."""
         self._scan = scan
         self._numel = numel
-        self._sample = np.sort(scan.some(_SAMPLE))
+        self._sample = scan.some(min(max(numel // _SAMPLED, _SAMPLES[0]), _SAMPLES[1]))
 
     def threshold(self, kept: int) -> Threshold:
         """Return what separates the `kept` largest."""
@@ -128,21 +141,14 @@ class BracketedMagnitudes:
 
     def _bound(self, place: float, outside: int) -> int:
         inside = 0 <= place < len(self._sample)
-        return int(self._sample[int(place)]) if inside else outside
+        return _smallest(self._sample, int(place)) if inside else outside
 
     def _between(self, low: int, high: int, kept: int) -> Threshold | None:
-        def look(start: int, block: Patterns) -> tuple[int, Integers, Patterns]:
-            found = np.flatnonzero((block >= low) & (block <= high))
-            return int(np.count_nonzero(block > high)), found + start, block[found]
-
-        parts = self._scan(look)
-        above = sum(part[0] for part in parts)
-        where = np.concatenate([part[1] for part in parts])
-        patterns = np.concatenate([part[2] for part in parts])
+        above, where, patterns = self._scan.within(low, high)
         if not above < kept <= above + len(patterns):
             return None
         rank = len(patterns) - (kept - above)
-        pattern = int(np.partition(patterns, rank)[rank])
+        pattern = _smallest(patterns, rank)
         wanted = kept - above - int(np.count_nonzero(patterns > pattern))
         equal = where[patterns == pattern]
         split = wanted < len(equal) and pattern > 0
@@ -160,8 +166,28 @@ def _runs(start: int, block: Patterns) -> list[tuple[int, Patterns, Integers]]:
     return found
 
 
+def _smallest(patterns: Patterns, rank: int) -> int:
+    """Return the pattern with so many others before it in order.
+
+    Counting is quicker than sorting or partitioning where many are equal.
+    """
+    low, high = int(patterns.min()), int(patterns.max())
+    while low < high:
+        middle = (low + high) // 2
+        if np.count_nonzero(patterns <= middle) > rank:
+            high = middle
+        else:
+            low = middle + 1
+    return low
+
+
 def _magnitude(pattern: int) -> float:
     return float(np.int32(pattern).view(np.float32))
+
+
+def rank_type(row: int) -> torch.dtype:
+    """Return the shortest type for ranks in rows of so many elements."""
+    return torch.int16 if row <= torch.iinfo(torch.int16).max + 1 else torch.int32
 
 
 def row_ranks(values: torch.Tensor, row: int) -> torch.Tensor:
@@ -172,13 +198,13 @@ def row_ranks(values: torch.Tensor, row: int) -> torch.Tensor:
         row: Elements in a row.
 
     Returns:
-        int32 of shape (n,); compilers do well with it, and badly with anything shorter.
+        `rank_type(row)` of shape (n,).
     """
-    result = torch.empty(values.numel(), dtype=torch.int32, device=values.device)
+    result = torch.empty(values.numel(), dtype=rank_type(row), device=values.device)
     if not values.numel():
         return result
     lines, goal = values.view(-1, row), result.view(-1, row)
-    places = torch.arange(row, dtype=torch.int32, device=values.device)
+    places = torch.arange(row, dtype=result.dtype, device=values.device)
     step = max(1, (1 << 18) // row)
 
     def rank(start: int) -> None:

@@ -11,10 +11,10 @@ from evomerge.errors import EvaluationError, RecipeError
 from evomerge.methods import METHODS
 from evomerge.methods.draws import draw_key
 
-__all__ = ["Extremes", "check_finite", "merge_tensor", "torch_dtype"]
+__all__ = ["Finite", "check_finite", "merge_tensor", "torch_dtype"]
 
-Extremes = list[torch.Tensor]
-"""Smallest and largest values of the blocks of a tensor, not yet looked at."""
+Finite = Callable[[], bool]
+"""Waits for a merged tensor; returns whether its type holds all its numbers."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -34,7 +34,7 @@ def merge_tensor(
     store: FactStore,
     workspace: Workspace,
     seed: int,
-) -> Extremes:
+) -> Finite:
     """Merge one tensor.
 
     Args:
@@ -49,7 +49,8 @@ def merge_tensor(
         seed: The run's seed.
 
     Returns:
-        What `check_finite` looks at.
+        What waits for the end. Until then the result may be unfinished, and the inputs must not
+        change.
 
     Raises:
         EvaluationError: if a source has values that are not finite.
@@ -57,7 +58,7 @@ def merge_tensor(
     """
     if tensor.settings is None:
         out.copy_(inputs[0])
-        return []
+        return lambda: True
     flat = [source.reshape(-1) for source in inputs]
     keys: list[Hashable] = [
         (*tensor.content(i), plan.compute_dtype) for i in range(len(tensor.inputs))
@@ -80,10 +81,10 @@ def merge_tensor(
     dtype = torch_dtype(tensor.dtype)
     direct = out.is_contiguous()
     goal = (out if direct else torch.empty(out.shape, dtype=dtype, device=out.device)).view(-1)
-    if direct and workspace.compiled is not None:
-        largest = workspace.compiled.merge(kernel, flat, dtype, goal)
-        if largest is not None:
-            return [largest]
+    if direct and workspace.native is not None:
+        finite = workspace.native.merge(kernel, flat, dtype, goal)
+        if finite is not None:
+            return finite
 
     def merge_block(space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
         result = space.result()
@@ -98,23 +99,20 @@ def merge_tensor(
     extremes = [value for pair in pairs for value in pair]
     if not direct:
         out.copy_(goal.view(out.shape))
-    return extremes
+    return lambda: not extremes or bool(torch.isfinite(torch.stack(extremes)).all())
 
 
-def check_finite(tensors: Sequence[tuple[PlannedTensor, Extremes]]) -> None:
+def check_finite(tensors: Sequence[tuple[PlannedTensor, bool]]) -> None:
     """Check that merged tensors hold numbers.
 
     Args:
-        tensors: What was merged.
+        tensors: What was merged, and what its `Finite` returned.
 
     Raises:
         EvaluationError: naming the first tensor that is not finite.
     """
-    every = [value for _, extremes in tensors for value in extremes]
-    if not every or bool(torch.isfinite(torch.stack(every)).all()):
-        return
-    for tensor, extremes in tensors:
-        if extremes and not bool(torch.isfinite(torch.stack(extremes)).all()):
+    for tensor, is_finite in tensors:
+        if not is_finite:
             raise EvaluationError(
                 f"merged tensor {tensor.name!r} has values that {tensor.dtype} cannot hold, though "
                 "its sources are finite; use smaller weights or a wider out_dtype"

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import torch
 
-from evomerge.engine.compiled import CompiledFormulas
+from evomerge.engine.native import Native
 
 __all__ = ["BLOCK", "Workspace"]
 
@@ -32,14 +32,14 @@ class Workspace:
         self,
         device: torch.device,
         block: int = BLOCK,
-        compiled: CompiledFormulas | None = None,
+        native: Native | None = None,
     ) -> None:
         """Make an empty workspace.
 
         Args:
             device: Where the tensors are.
             block: Elements in a block.
-            compiled: What merges whole tensors in one pass, where it can.
+            native: What goes over whole tensors in one pass, where it can.
 
         Raises:
             ValueError: if `block` is not a power of two.
@@ -48,7 +48,7 @@ class Workspace:
             raise ValueError(f"a block has a power of two elements, got {block}")
         self.device = device
         self.block = block
-        self.compiled = compiled
+        self.native = native
         self.start = 0
         self._numel = 0
         self._inputs: Sequence[torch.Tensor] = ()

@@ -6,16 +6,10 @@ Importing this package imports neither torch nor lm-eval; they come with the fir
 from evomerge.evaluation.evaluator import Evaluator
 from evomerge.evaluation.hf import LiveModel
 from evomerge.evaluation.items import ItemSplit, content_id, split_items
+from evomerge.evaluation.objectives import Objective, compare
 from evomerge.evaluation.scores import ItemScores, TaskItems, TaskScore
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
-from evomerge.evaluation.statistics import (
-    Comparison,
-    Estimate,
-    Objective,
-    compare,
-    mean,
-    standard_error,
-)
+from evomerge.evaluation.statistics import Comparison, Estimate, mean, standard_error
 from evomerge.evaluation.tasks import TaskSet
 
 __all__ = [

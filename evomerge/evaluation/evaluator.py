@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-
 from evomerge.errors import EvaluationError, nearest
 from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
 from evomerge.evaluation.model import MemoryExhaustedError, ScoringModel
@@ -60,24 +58,20 @@ class Evaluator:
                     raise
 
     def _run(self, chosen: Mapping[str, Mapping[str, Requests]]) -> ItemScores:
-        result = {}
+        result: dict[str, TaskItems] = {}
+        smooth: dict[str, TaskItems] = {}
         try:
             with quiet(), self.live_model.scoring():
                 answered = run_requests(self.live_model.lm, chosen)
             for name, by_item in answered.items():
-                task = self.task_set.tasks[name]
-                values = task.values(by_item)
-                result[name] = TaskItems(
-                    task.metric,
-                    task.higher_is_better,
-                    tuple(values),
-                    np.array(list(values.values()), dtype=np.float64),
-                )
+                result[name], guide = self.task_set.tasks[name].score(by_item)
+                if guide is not None:
+                    smooth[name] = guide
         except EvaluationError:
             raise
         except Exception as exc:  # lm-eval asserts, and a task's own metric can do anything
             raise EvaluationError(f"scoring failed: {type(exc).__name__}: {exc}") from exc
-        return ItemScores(result)
+        return ItemScores(result, smooth)
 
     def _wanted(
         self, split: Split, items: Mapping[str, Sequence[str]] | None

@@ -1,6 +1,7 @@
 """The transformers backend: one live model whose parameters are overwritten in place."""
 
 import contextlib
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from evomerge.evaluation.lm_eval_model import ResidentLM
 
 __all__ = ["LiveModel"]
+
+_log = logging.getLogger(__name__)
 
 CPU_BATCH = 64
 GPU_BATCH = 256
@@ -61,7 +64,7 @@ class LiveModel:
         self.device = torch.device(device)
         self._named: dict[str, torch.Tensor] | None = None
         self.dtype = compute_dtype(settings.dtype, config, self.device.type)
-        self._auto_batch = settings.batch_size == "auto"
+        self._sampling_seed = int(settings.lm_eval.get("torch_random_seed", SAMPLING_SEED))
         with quiet():
             self.model = _build(config, self.dtype, self.device, generation_config)
             self.lm = _wrap(self.model, Path(tokenizer), settings, self.device)
@@ -107,10 +110,13 @@ class LiveModel:
         return int(self.lm.batch_size)
 
     def shrink_batch(self) -> bool:
-        """Halve an automatic batch size; return whether that was possible."""
-        if not self._auto_batch or self.batch_size == 1:
+        """Halve the batch size for good; return whether that was possible."""
+        if self.batch_size == 1:
             return False
         self.lm.batch_size_per_gpu = self.batch_size // 2
+        _log.warning(
+            "%s ran out of memory: batches of %d from now on", self.device, self.batch_size
+        )
         return True
 
     @contextlib.contextmanager
@@ -133,13 +139,13 @@ class LiveModel:
         handle = self.model.register_forward_hook(watch)
         try:
             with torch.inference_mode(), torch.random.fork_rng(devices=gpus):
-                torch.manual_seed(SAMPLING_SEED)
+                torch.manual_seed(self._sampling_seed)
                 try:
                     yield
                 except torch.OutOfMemoryError as exc:
                     raise MemoryExhaustedError(
                         f"{self.device} ran out of memory with batches of {self.batch_size}; "
-                        "set evaluation.batch_size lower, or to auto"
+                        "set evaluation.max_length, or use a smaller dtype or another device"
                     ) from exc
                 except RuntimeError as exc:
                     if bool(damaged):  # sampling refuses NaN probabilities

@@ -9,7 +9,7 @@ from typing import Any
 from evomerge.errors import EvaluationError, nearest
 from evomerge.evaluation.data_files import dataset_overrides
 from evomerge.evaluation.lm_eval_requests import loading
-from evomerge.evaluation.lm_eval_tasks import LmEvalTask, unsafe
+from evomerge.evaluation.lm_eval_tasks import LmEvalTask, check_code
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
 
 __all__ = ["load_tasks"]
@@ -24,7 +24,12 @@ UNSAFE = re.compile(
 
 
 def load_tasks(
-    tasks: Sequence[TaskSettings], settings: EvaluationSettings, *, seed: int, folder: Path
+    tasks: Sequence[TaskSettings],
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    folder: Path,
+    code_confirmed: bool = False,
 ) -> list[tuple[TaskSettings, list[LmEvalTask]]]:
     """Find and load the tasks, with a group or tag expanded to its own.
 
@@ -32,10 +37,16 @@ def load_tasks(
         EvaluationError: if a folder, a task or a metric does not exist, or a task cannot load.
     """
     folders = [_task_dir(name, folder) for name in settings.task_dirs]
-    with loading(seed):
-        index = _Index(folders, settings)
+    with loading(settings, seed):
+        index = _Index(folders, settings, code_confirmed)
         return [
-            (task, [LmEvalTask(each, task, settings, seed) for each in index.load(task.name)])
+            (
+                task,
+                [
+                    LmEvalTask(each, task, settings, seed, code_confirmed=code_confirmed)
+                    for each in index.load(task.name)
+                ],
+            )
             for task in tasks
         ]
 
@@ -57,12 +68,25 @@ class _Index:
     and the whole index is built only for its groups and tags.
     """
 
-    def __init__(self, folders: list[Path], settings: EvaluationSettings) -> None:
-        from lm_eval.tasks import TaskManager
-
+    def __init__(
+        self, folders: list[Path], settings: EvaluationSettings, code_confirmed: bool
+    ) -> None:
         self._folders = [str(folder) for folder in folders]
         self._settings = settings
-        self._manager = TaskManager(include_path=self._folders, include_defaults=False)
+        self._confirmed = code_confirmed
+        self._manager = self._make_manager(include_defaults=False)
+
+    def _make_manager(self, *, include_defaults: bool) -> Any:
+        from lm_eval.tasks import TaskManager
+
+        return TaskManager(
+            include_path=self._folders,
+            include_defaults=include_defaults,
+            metadata=self._settings.lm_eval.get("metadata"),
+        )
+
+    def _check_code(self, name: str, *, runs_code: bool) -> None:
+        check_code(name, self._settings, runs_code=runs_code, confirmed=self._confirmed)
 
     def load(self, name: str) -> list[Any]:
         """Return the task objects that a name stands for."""
@@ -70,11 +94,10 @@ class _Index:
             return self._load(name)
         own, mentioned = _own_tasks()
         if name in own and name not in self._manager.all_tasks:
-            if not self._settings.allow_code_execution and _runs_code(own[name]):
-                raise EvaluationError(unsafe(name))
+            self._check_code(name, runs_code=_runs_code(own[name]))
             return self._objects(name, str(own[name]))
         if name in mentioned or name in self._manager.all_tasks:
-            self._index_everything()
+            self._manager = self._make_manager(include_defaults=True)
         if name not in self._manager.all_tasks:
             places = ", ".join(self._folders) or "no task_dirs"
             raise EvaluationError(
@@ -82,11 +105,6 @@ class _Index:
                 f"{nearest(name, [*self._manager.all_tasks, *own])}"
             )
         return self._load(name)
-
-    def _index_everything(self) -> None:
-        from lm_eval.tasks import TaskManager
-
-        self._manager = TaskManager(include_path=self._folders)
 
     def _has(self, manager: Any, name: str) -> bool:
         """Return whether an index has a name and all that it refers to."""
@@ -110,8 +128,7 @@ class _Index:
                 return [task for each in members or [] for task in self._load(each)]
             return self._objects(name, name)
         config = entry.cfg or {}
-        if config.get("unsafe_code") and not self._settings.allow_code_execution:
-            raise EvaluationError(unsafe(name))
+        self._check_code(name, runs_code=bool(config.get("unsafe_code")))
         if overrides := dataset_overrides(config, entry.yaml_path):
             # A group defined on the spot is lm-eval's way to load a task with overrides.
             return self._objects(name, {"group": name, "task": [{"task": name, **overrides}]})

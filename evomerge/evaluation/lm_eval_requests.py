@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.settings import EvaluationSettings
 
 __all__ = ["LanguageModel", "Requests", "loading", "quiet", "run_requests"]
 
@@ -51,11 +52,12 @@ def quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def loading(seed: int) -> Iterator[None]:
+def loading(settings: EvaluationSettings, seed: int) -> Iterator[None]:
     """Quiet, without progress bars, and with seeded global generators that are put back after."""
+    options = settings.lm_eval
     python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what tasks use
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(options.get("random_seed", seed))
+    np.random.seed(options.get("numpy_random_seed", seed) % 2**32)  # noqa: NPY002
     try:
         # Building requests shows a bar that no argument turns off.
         with quiet(), contextlib.redirect_stderr(io.StringIO()):

@@ -4,19 +4,21 @@ Only the modules named ``lm_eval_*`` import lm-eval, through its public interfac
 """
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-import numpy as np
-
-from evomerge.errors import EvaluationError, nearest
+from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
+from evomerge.evaluation.lm_eval_config import plain_config
+from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
+from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
-from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
+from evomerge.evaluation.lm_eval_smooth import SmoothMetric, is_gold
+from evomerge.evaluation.scores import TaskItems
+from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
-__all__ = ["LmEvalTask", "unsafe"]
+__all__ = ["LmEvalTask", "check_code"]
 
 
 class _Document(dict[str, Any]):
@@ -47,51 +49,87 @@ class LmEvalTask:
 
     Attributes:
         name: Its name.
-        metric: The metric as the space names it.
-        higher_is_better: As lm-eval says.
-        documents: Content id -> document, each content once, in the task's order.
-        all_ids: Content ids of all documents that may be items, duplicates included.
+        metric: What is asked for.
+        smooth: What guides the search in its place, if anything does.
+        sides: Where the items of each side come from; one object where they are to be divided.
     """
 
     def __init__(
-        self, task: Any, wanted: TaskSettings, settings: EvaluationSettings, seed: int
+        self,
+        task: Any,
+        wanted: TaskSettings,
+        settings: EvaluationSettings,
+        seed: int,
+        *,
+        code_confirmed: bool = False,
     ) -> None:
         self.name: str = task.task_name
-        self.metric = wanted.metric
         self._task = task
         self._settings = settings
-        self._seed = seed
-        self._check_kind()
+        self._seed = int(settings.lm_eval.get("fewshot_random_seed", seed))
+        check_code(
+            self.name,
+            settings,
+            runs_code=bool(getattr(task, "UNSAFE_CODE", False)),
+            confirmed=code_confirmed,
+        )
+        if getattr(task, "MULTIMODAL", False):
+            raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
         self._configure(wanted)
-        self._metric, self._filter = self._resolve_metric()
-        self.higher_is_better = bool(task.higher_is_better().get(self._metric, True))
-        documents = list(task.eval_docs)
-        ids = [content_id(document) for document in documents]
-        shown = self._example_ids()
-        self.all_ids = [item for item in ids if item not in shown]
-        if documents and not self.all_ids:
-            raise EvaluationError(
-                f"task {self.name!r} takes its few-shot examples from the documents that it is "
-                "evaluated on, and an example must never be an item; set num_fewshot: 0 for it, or "
-                "give the task a fewshot_split of its own"
-            )
+        self.metric = resolve_metric(task, wanted.metric)
+        self.smooth = None
+        if wanted.smooth:
+            chat = settings.apply_chat_template
+            self.smooth = SmoothMetric(task, wanted.smooth, self.metric, with_chat_template=chat)
+        self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
+        self._shown = self._example_ids()
+        for side in self.sides.values():
+            if side.ids and self._shown.issuperset(side.ids):
+                raise EvaluationError(
+                    f"task {self.name!r} takes its few-shot examples from the documents that it is "
+                    "evaluated on, and an example must never be an item; set num_fewshot: 0 for "
+                    "it, or give the task a fewshot_split of its own"
+                )
         self._built: dict[str, Requests] = {}
-        self._index: dict[str, int] = {}
-        for index, item in enumerate(ids):
-            self._index.setdefault(item, index)
-        self.documents: dict[str, Any] = {
-            item: documents[self._index[item]] for item in dict.fromkeys(self.all_ids)
+
+    @property
+    def metric_name(self) -> str:
+        """The metric as the space names it."""
+        return self.metric.label
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether prompts hold few-shot examples."""
+        return bool(self._task.get_config("num_fewshot"))
+
+    def content(self) -> dict[str, Any]:
+        """Return all of the task that decides an item's result, as plain data; before ``build``."""
+        return {
+            "config": plain_config(self._task),
+            "metric": [self.metric.label, self.metric.filter, self.metric.aggregation],
+            "smooth": None if self.smooth is None else self.smooth.kind,
+            "seed": self._seed,
+            "examples": sorted(self._shown),
         }
 
-    def index(self, item: str) -> int:
-        """Return the place of an item among the task's documents, as lm-eval counts them."""
-        return self._index[item]
+    def candidates(self, split: Split) -> list[str]:
+        """Return the ids of what may be an item of one side, without few-shot examples."""
+        return [item for item in self.sides[split].ids if item not in self._shown]
 
-    def _check_kind(self) -> None:
-        if getattr(self._task, "UNSAFE_CODE", False) and not self._settings.allow_code_execution:
-            raise EvaluationError(unsafe(self.name))
-        if getattr(self._task, "MULTIMODAL", False):
-            raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
+    def documents(self, item: str) -> Documents:
+        """Return the side that an item comes from."""
+        for side in self.sides.values():
+            if item in side.index:
+                return side
+        raise EvaluationError(f"task {self.name!r} has no item {item!r}")
+
+    def document(self, item: str) -> Any:
+        """Return an item's document."""
+        return self.documents(item).contents[item]
+
+    def index(self, item: str) -> int:
+        """Return the place of an item among its split's documents, as lm-eval counts them."""
+        return self.documents(item).index[item]
 
     def _configure(self, wanted: TaskSettings) -> None:
         """Set what the settings override, by lm-eval's own rules of precedence."""
@@ -106,78 +144,55 @@ class LmEvalTask:
         if settings.gen_kwargs and task.get_config("output_type") == "generate_until":
             task.set_config("generation_kwargs", dict(settings.gen_kwargs), update=True)
 
-    def _resolve_metric(self) -> tuple[str, str]:
-        """Return metric and filter, both existing.
-
-        Raises:
-            EvaluationError: if not, or if the metric is no mean over items.
-        """
-        from lm_eval.api.registry import get_aggregation
-
-        filters = [entry["name"] for entry in self._task.get_config("filter_list") or []] or [
-            "none"
-        ]
-        known = list(dict.fromkeys([*self._task.higher_is_better(), *self._task.aggregation()]))
-        metric, _, chosen = self.metric.partition(",")
-        full = [f"{name},{each}" for name in known for each in filters]
-        if metric not in known:
-            raise EvaluationError(
-                f"task {self.name!r} has no metric {metric!r}; "
-                f"{nearest(metric, known if len(filters) == 1 else full)}"
-            )
-        if not chosen and len(filters) > 1:
-            options = ", ".join(f"{metric},{each}" for each in filters)
-            raise EvaluationError(
-                f"task {self.name!r} reports {metric!r} for {len(filters)} filters; say which: "
-                f"{options}"
-            )
-        if chosen and chosen not in filters:
-            raise EvaluationError(
-                f"task {self.name!r} has no filter {chosen!r}; {nearest(chosen, filters)}"
-            )
-        aggregation = self._task.aggregation().get(metric)
-        if aggregation is not None and aggregation is not get_aggregation("mean"):
-            title = getattr(aggregation, "__name__", str(aggregation))
-            raise EvaluationError(
-                f"task {self.name!r}: metric {metric!r} is not a mean over items (lm-eval "
-                f"aggregates it by {title!r}), so it has no per-item values and no standard "
-                "error; choose another metric of the task"
-            )
-        return metric, chosen or filters[0]
-
     def _example_ids(self) -> set[str]:
         """Return the content ids of all documents that may be few-shot examples."""
-        if not self._task.get_config("num_fewshot"):
+        if not self.has_examples:
             return set()
         return {content_id(document) for document in self._task.fewshot_docs() or []}
 
     def build(self, items: Sequence[str], model: LanguageModel) -> dict[str, Requests]:
         """Build prompts and requests of these items, once.
 
-        Few-shot examples are drawn in the order of the task's documents, with the search's seed.
-        Without a chat template the prompts do not depend on the model, and another model gets
-        the same ones.
+        Few-shot examples are drawn in the order of the documents, with the search's seed, for each
+        split of the data set anew. Without a chat template the prompts do not depend on the model,
+        and another model gets the same ones.
 
         Raises:
             EvaluationError: if the task's documents are others than when they were split.
         """
+        if not self._settings.apply_chat_template and self._built.keys() == set(items):
+            return self._built
+        built: dict[str, Requests] = {item: [] for item in items}
+        by_side: dict[str | None, list[str]] = {}
+        for item in items:
+            by_side.setdefault(self.documents(item).dataset_split, []).append(item)
+        for name, members in by_side.items():
+            with loading(self._settings, self._seed), on_dataset_split(self._task, name):
+                self._build_side(members, model, built)
+        for requests in built.values():
+            requests.sort(key=lambda instance: instance.idx)
+            if self.smooth is not None:
+                requests.extend(self.smooth.requests(requests))
+        self._remember_fields()
+        self._built = built
+        return built
+
+    def _build_side(
+        self, items: Sequence[str], model: LanguageModel, built: dict[str, Requests]
+    ) -> None:
         task, settings = self._task, self._settings
         chat = settings.apply_chat_template
-        if not chat and self._built.keys() == set(items):
-            return self._built
-        indices = sorted(self._index[item] for item in items)
-        with loading(self._seed):
-            task.set_fewshot_seed(self._seed)
-            task.build_all_requests(
-                samples=indices,
-                system_instruction=settings.system_instruction,
-                apply_chat_template=chat,
-                fewshot_as_multiturn=settings.fewshot_as_multiturn,
-                chat_template=model.apply_chat_template if chat else None,
-                tokenizer_name=str(getattr(model, "tokenizer_name", "")) if chat else "",
-            )
-        place = {index: item for item, index in self._index.items()}
-        built: dict[str, Requests] = {item: [] for item in items}
+        place = {self.index(item): item for item in items}
+        indices = sorted(place)
+        task.set_fewshot_seed(self._seed)
+        task.build_all_requests(
+            samples=indices,
+            system_instruction=settings.system_instruction,
+            apply_chat_template=chat,
+            fewshot_as_multiturn=settings.fewshot_as_multiturn,
+            chat_template=model.apply_chat_template if chat else None,
+            tokenizer_name=str(getattr(model, "tokenizer_name", "")) if chat else "",
+        )
         for instance in task.instances:
             item = place[indices[instance.doc_id]]
             if not built[item] and content_id(instance.doc) != item:
@@ -186,11 +201,6 @@ class LmEvalTask:
                     "cannot be told apart; its process_docs must be deterministic"
                 )
             built[item].append(instance)
-        for requests in built.values():
-            requests.sort(key=lambda instance: instance.idx)
-        self._remember_fields()
-        self._built = built
-        return built
 
     def _remember_fields(self) -> None:
         """Let the task keep what it computes from a document alone.
@@ -204,8 +214,8 @@ class LmEvalTask:
                 compute = partial(getattr(self._task, field), **{field: given})
                 self._task.set_config(field, _Remembered(compute))
 
-    def values(self, answered: Mapping[str, Requests]) -> dict[str, float]:
-        """Return the metric of each item.
+    def score(self, answered: Mapping[str, Requests]) -> tuple[TaskItems, TaskItems | None]:
+        """Return the metric of each item, and what guides the search in its place if it is another.
 
         Args:
             answered: Item id -> its instances with the model's responses (see ``run_requests``).
@@ -213,47 +223,39 @@ class LmEvalTask:
         Raises:
             EvaluationError: if an item has no finite number for the metric.
         """
-        flat = [instance for requests in answered.values() for instance in requests]
-        if flat:
-            self._filters().apply(flat)
-        return {item: self._value(item, requests) for item, requests in answered.items()}
-
-    def _filters(self) -> Any:
-        from lm_eval.filters import build_filter_ensemble
-
-        for entry in self._task.get_config("filter_list") or []:
-            if entry["name"] == self._filter:
-                steps = [
-                    (step["function"], {k: v for k, v in step.items() if k != "function"})
-                    for step in entry["filter"]
-                ]
-                return build_filter_ensemble(self._filter, steps)
-        return build_filter_ensemble("none", [("take_first", None)])
-
-    def _value(self, item: str, requests: Requests) -> float:
-        document = self.documents[item]
-        if isinstance(document, dict):  # a copy: some tasks write into the document they get
-            document = _Document(document, item)
-        responses = [instance.filtered_resps[self._filter] for instance in requests]
-        metrics = self._task.process_results(document, responses)
-        if self._metric not in metrics:
-            raise EvaluationError(
-                f"task {self.name!r} gave item {item} no {self._metric!r}; it gave {list(metrics)}"
-            )
-        value = metrics[self._metric]
-        if not isinstance(value, bool | int | float | np.number | np.bool_):
-            raise EvaluationError(
-                f"task {self.name!r}: metric {self._metric!r} is not a mean over items: the value "
-                f"of item {item} is {value!r}; choose another metric of the task"
-            )
-        if not math.isfinite(value):
-            raise EvaluationError(f"task {self.name!r}: {self._metric} of item {item} is {value}")
-        return float(value)
+        own = {item: _without_gold(requests) for item, requests in answered.items()}
+        self.metric.filtered(self._task, own)
+        given: dict[str, Mapping[str, Any]] = {}
+        for item, requests in own.items():
+            document = self.document(item)
+            if isinstance(document, dict):  # a copy: some tasks write into the document they get
+                document = _Document(document, item)
+            responses = [instance.filtered_resps[self.metric.filter] for instance in requests]
+            given[item] = self._task.process_results(document, responses)
+        smooth = None if self.smooth is None else self.smooth.collect(answered)
+        return self.metric.collect(given), smooth
 
 
-def unsafe(name: str) -> str:
-    """Return the refusal of a task that executes what the model wrote."""
-    return (
-        f"task {name!r} runs code that the model wrote, on this machine; to allow it, set "
-        "allow_code_execution: true in the space's evaluation settings, in a sandbox"
+def _without_gold(requests: Requests) -> Requests:
+    return [instance for instance in requests if not is_gold(instance)]
+
+
+def check_code(
+    name: str, settings: EvaluationSettings, *, runs_code: bool, confirmed: bool
+) -> None:
+    """Refuse a task that executes what the model wrote, unless space and command line allow it.
+
+    Raises:
+        EvaluationError: saying what is missing.
+    """
+    if not runs_code or (settings.allow_code_execution and confirmed):
+        return
+    missing = []
+    if not settings.allow_code_execution:
+        missing.append("set allow_code_execution: true in the space's evaluation settings")
+    if not confirmed:
+        missing.append("give --allow-code-execution at the command line")
+    raise EvaluationError(
+        f"task {name!r} runs code that the model wrote, on this machine; to allow it, "
+        f"{' and '.join(missing)}, in a sandbox"
     )

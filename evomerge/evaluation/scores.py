@@ -1,17 +1,15 @@
-"""Per-item results of one candidate: immutable, picklable, and a compact file on disk."""
+"""Per-item results of one candidate: immutable and picklable."""
 
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.statistics import mean, standard_error
+from evomerge.evaluation.aggregations import aggregate
+from evomerge.evaluation.objectives import score_error
 
 __all__ = ["ItemScores", "TaskItems", "TaskScore"]
 
@@ -22,15 +20,17 @@ class TaskScore:
 
     Attributes:
         metric: The metric as the space names it.
-        value: Mean over the items.
+        value: The score: a mean over the items, or what the metric's aggregation makes of them.
         stderr: Standard error of ``value``; nan for a single item.
         items: How many items.
+        higher_is_better: Whether a larger value is a better one.
     """
 
     metric: str
     value: float
     stderr: float
     items: int
+    higher_is_better: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,40 +41,67 @@ class TaskItems:
         metric: The metric as the space names it.
         higher_is_better: Whether a larger value is a better one.
         items: Item ids, each once.
-        values: float64, shape ``(len(items),)``, read-only.
+        values: What is summed: the metric of each item, or the numerator of a ratio; float64,
+            shape ``(len(items),)``, read-only. NaN where ``details`` hold what is kept.
+        aggregation: lm-eval's name of what makes the score from the items.
+        weights: Denominators of a ratio (words, bytes), shape ``(len(items),)``; None means 1.
+        details: JSON of what is kept of each item, for metrics that are no number for one item.
     """
 
     metric: str
     higher_is_better: bool
     items: tuple[str, ...]
     values: npt.NDArray[np.float64]
+    aggregation: str = "mean"
+    weights: npt.NDArray[np.float64] | None = None
+    details: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        values = np.array(self.values, dtype=np.float64)
         items = tuple(self.items)
-        if values.shape != (len(items),):
-            raise ValueError(f"{len(items)} items need as many values, got shape {values.shape}")
+        object.__setattr__(self, "items", items)
+        for name in ("values", "weights"):
+            if getattr(self, name) is None:
+                continue
+            values = np.array(getattr(self, name), dtype=np.float64)
+            if values.shape != (len(items),):
+                raise ValueError(
+                    f"{len(items)} items need as many {name}, got shape {values.shape}"
+                )
+            values.setflags(write=False)
+            object.__setattr__(self, name, values)
+        if self.details is not None and len(self.details) != len(items):
+            raise ValueError(f"{len(items)} items need as many details, got {len(self.details)}")
         if len(set(items)) != len(items):
             raise ValueError("each item may appear once only")
-        values.setflags(write=False)
-        object.__setattr__(self, "values", values)
-        object.__setattr__(self, "items", items)
 
     def __eq__(self, other: object) -> bool:
         """Equal if metric, items and the bits of all values are."""
         return (
             isinstance(other, TaskItems)
-            and (self.metric, self.higher_is_better, self.items)
-            == (other.metric, other.higher_is_better, other.items)
+            and (self.kind, self.items, self.details) == (other.kind, other.items, other.details)
             and self.values.tobytes() == other.values.tobytes()
+            and _bytes(self.weights) == _bytes(other.weights)
         )
 
     __hash__ = None  # type: ignore[assignment]
 
-    def summary(self) -> TaskScore:
-        """Return mean, standard error and count."""
+    @property
+    def kind(self) -> tuple[str, bool, str]:
+        """Metric, whether larger is better, and aggregation: what values have in common."""
+        return self.metric, self.higher_is_better, self.aggregation
+
+    def summary(self, seed: int = 0) -> TaskScore:
+        """Return score, standard error and count.
+
+        Args:
+            seed: Seed of the bootstrap, for metrics whose error needs one.
+        """
         return TaskScore(
-            self.metric, mean(self.values), standard_error(self.values), len(self.items)
+            self.metric,
+            aggregate(self),
+            score_error(self, seed),
+            len(self.items),
+            self.higher_is_better,
         )
 
     def select(self, items: Sequence[str]) -> "TaskItems":
@@ -87,7 +114,38 @@ class TaskItems:
         if missing := [item for item in items if item not in place]:
             raise EvaluationError(f"item {missing[0]!r} was not scored ({len(missing)} such items)")
         rows = [place[item] for item in items]
-        return TaskItems(self.metric, self.higher_is_better, tuple(items), self.values[rows])
+        return replace(
+            self,
+            items=tuple(items),
+            values=self.values[rows],
+            weights=None if self.weights is None else self.weights[rows],
+            details=None if self.details is None else tuple(self.details[row] for row in rows),
+        )
+
+    def join(self, other: "TaskItems") -> "TaskItems":
+        """Return the items of both, which must be different ones.
+
+        Raises:
+            ValueError: if the metrics differ or an item is in both.
+        """
+        if self.kind != other.kind:
+            raise ValueError(f"metrics {self.kind} and {other.kind} differ")
+        weights, details = None, None
+        if self.weights is not None and other.weights is not None:
+            weights = np.concatenate([self.weights, other.weights])
+        if self.details is not None and other.details is not None:
+            details = self.details + other.details
+        return replace(
+            self,
+            items=self.items + other.items,
+            values=np.concatenate([self.values, other.values]),
+            weights=weights,
+            details=details,
+        )
+
+
+def _bytes(values: npt.NDArray[np.float64] | None) -> bytes:
+    return b"" if values is None else values.tobytes()
 
 
 @dataclass(frozen=True)
@@ -96,12 +154,15 @@ class ItemScores:
 
     Attributes:
         by_task: The results of each task, in the order of the space.
+        smooth: Task -> the smooth metric that guides the search in its place, if it has one.
     """
 
     by_task: Mapping[str, TaskItems]
+    smooth: Mapping[str, TaskItems] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_task", dict(self.by_task))
+        object.__setattr__(self, "smooth", dict(self.smooth))
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -110,9 +171,13 @@ class ItemScores:
         """Items over all tasks."""
         return sum(len(task.items) for task in self.by_task.values())
 
-    def tasks(self) -> dict[str, TaskScore]:
+    def tasks(self, seed: int = 0) -> dict[str, TaskScore]:
         """Return the summary of each task."""
-        return {name: task.summary() for name, task in self.by_task.items()}
+        return {name: task.summary(seed) for name, task in self.by_task.items()}
+
+    def guiding(self) -> "ItemScores":
+        """Return what guides the search: a task's smooth metric where it has one."""
+        return ItemScores({**self.by_task, **self.smooth})
 
     def merge(self, other: "ItemScores") -> "ItemScores":
         """Return the results of both, whose items must be different ones.
@@ -120,19 +185,7 @@ class ItemScores:
         Raises:
             ValueError: if a task's metrics differ or an item is in both.
         """
-        merged = dict(self.by_task)
-        for name, new in other.by_task.items():
-            old = merged.get(name)
-            if old is None:
-                merged[name] = new
-                continue
-            if (old.metric, old.higher_is_better) != (new.metric, new.higher_is_better):
-                raise ValueError(f"task {name!r}: metrics {old.metric!r} and {new.metric!r} differ")
-            values = np.concatenate([old.values, new.values])
-            merged[name] = TaskItems(
-                old.metric, old.higher_is_better, old.items + new.items, values
-            )
-        return ItemScores(merged)
+        return ItemScores(_join(self.by_task, other.by_task), _join(self.smooth, other.smooth))
 
     def select(self, items: Mapping[str, Sequence[str]]) -> "ItemScores":
         """Return the results of these items of these tasks.
@@ -142,46 +195,20 @@ class ItemScores:
         """
         if missing := [name for name in items if name not in self.by_task]:
             raise EvaluationError(f"task {missing[0]!r} was not scored; got {list(self.by_task)}")
-        return ItemScores({name: self.by_task[name].select(ids) for name, ids in items.items()})
+        return ItemScores(
+            {name: self.by_task[name].select(ids) for name, ids in items.items()},
+            {
+                name: self.smooth[name].select(ids)
+                for name, ids in items.items()
+                if name in self.smooth
+            },
+        )
 
     def to_parquet(self, path: Path) -> None:
-        """Write one row an item: task, metric, higher_is_better, item, value.
+        """Write one row an item; the file appears whole or not at all."""
+        from evomerge.evaluation.item_files import write_items
 
-        The file appears whole or not at all: written beside, synchronized, renamed.
-        """
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        columns: dict[str, list[Any]] = {
-            key: [] for key in ("task", "metric", "higher_is_better", "item")
-        }
-        for name, task in self.by_task.items():
-            count = len(task.items)
-            columns["task"] += [name] * count
-            columns["metric"] += [task.metric] * count
-            columns["higher_is_better"] += [task.higher_is_better] * count
-            columns["item"] += task.items
-        table: dict[str, Any] = {
-            "task": pa.array(columns["task"], pa.string()).dictionary_encode(),
-            "metric": pa.array(columns["metric"], pa.string()).dictionary_encode(),
-            "higher_is_better": pa.array(columns["higher_is_better"], pa.bool_()),
-            "item": pa.array(columns["item"], pa.string()),
-            "value": pa.array(
-                np.concatenate([np.empty(0), *(task.values for task in self.by_task.values())]),
-                pa.float64(),
-            ),
-        }
-        path = Path(path)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                parquet.write_table(pa.table(table), file, compression="zstd")
-                file.flush()
-                os.fsync(file.fileno())
-            Path(beside).replace(path)
-        except BaseException:
-            Path(beside).unlink(missing_ok=True)
-            raise
+        write_items(self, path)
 
     @classmethod
     def from_parquet(cls, path: Path) -> "ItemScores":
@@ -190,24 +217,13 @@ class ItemScores:
         Raises:
             EvaluationError: if the file is missing or is something else.
         """
-        import pyarrow as pa
-        from pyarrow import parquet
+        from evomerge.evaluation.item_files import read_items
 
-        try:
-            rows = parquet.read_table(path).to_pydict()
-            columns = [rows[key] for key in ("task", "metric", "higher_is_better", "item", "value")]
-        except (OSError, KeyError, pa.ArrowInvalid) as exc:
-            raise EvaluationError(f"{path}: not a file of per-item results: {exc}") from exc
-        heads: dict[str, tuple[str, bool]] = {}
-        items: dict[str, list[str]] = {}
-        values: dict[str, list[float]] = {}
-        for task, metric, higher, item, value in zip(*columns, strict=True):
-            heads.setdefault(task, (metric, higher))
-            items.setdefault(task, []).append(item)
-            values.setdefault(task, []).append(value)
-        return cls(
-            {
-                task: TaskItems(metric, higher, tuple(items[task]), np.array(values[task]))
-                for task, (metric, higher) in heads.items()
-            }
-        )
+        return read_items(path)
+
+
+def _join(first: Mapping[str, TaskItems], second: Mapping[str, TaskItems]) -> dict[str, TaskItems]:
+    joined = dict(first)
+    for name, task in second.items():
+        joined[name] = joined[name].join(task) if name in joined else task
+    return joined

@@ -5,7 +5,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from evomerge.documents import Document
-from evomerge.evaluation.vllm_options import check_options
+from evomerge.evaluation.passthrough import check_options
+from evomerge.evaluation.vllm_options import check_engine_options
 
 __all__ = ["EvaluationSettings", "Split", "TaskSettings"]
 
@@ -23,12 +24,27 @@ class TaskSettings(Document):
         weight: Weight in the objective; ``None`` means 1 / number of tasks.
         num_fewshot: Examples in the prompt; ``None`` takes the setting of the evaluation, then
             that of the task.
+        smooth: What guides the search in the metric's place: ``"margin"``, the log-probability of
+            the gold choice minus that of the best other one; ``"gold_bits_per_byte"``, the bits
+            that a byte of the gold answer costs; or ``"gold_probability"``. The winner is chosen by
+            the metric all the same.
+        search_split: Split of the data set that the search items come from; ``None`` means the one
+            that the task is evaluated on.
+        holdout_split: The same for the held-out items.
+        search_list: File that names the search items, one a line: an item id, or a document's
+            number as lm-eval counts. Taken from the space file's folder.
+        holdout_list: The same for the held-out items.
     """
 
     name: str = Field(min_length=1)
     metric: str = Field(min_length=1)
     weight: float | None = Field(default=None, allow_inf_nan=False)
     num_fewshot: int | None = Field(default=None, ge=0)
+    smooth: Literal["margin", "gold_bits_per_byte", "gold_probability"] | None = None
+    search_split: str | None = Field(default=None, min_length=1)
+    holdout_split: str | None = Field(default=None, min_length=1)
+    search_list: str | None = Field(default=None, min_length=1)
+    holdout_list: str | None = Field(default=None, min_length=1)
 
     @field_validator("weight")
     @classmethod
@@ -46,7 +62,7 @@ class EvaluationSettings(Document):
         search_items: Items a task that guide the search; ``None`` means a third of the documents,
             200 at most.
         holdout_items: Items a task kept for the final choice; ``None`` means all that are left.
-        batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU and halves when
+        batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU. Halved where
             memory runs out.
         dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the
             checkpoint's own (bfloat16 if it says none).
@@ -57,7 +73,10 @@ class EvaluationSettings(Document):
         fewshot_as_multiturn: With a chat template: each example is a turn of its own.
         system_instruction: System prompt.
         gen_kwargs: Overrides of lm-eval's generation settings (``{"max_gen_toks": 64}``).
-        allow_code_execution: Accept tasks whose metric runs code that the model wrote.
+        limit: Look at the first so many documents of each task only, or at a share below 1.
+        lm_eval: Other options of lm-eval's ``simple_evaluate``, passed on.
+        allow_code_execution: Accept tasks whose metric runs code that the model wrote, if the
+            command line does too.
         vllm: Options of vLLM's engine, for that backend (``{"gpu_memory_utilization": 0.5}``).
     """
 
@@ -73,6 +92,8 @@ class EvaluationSettings(Document):
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     gen_kwargs: dict[str, Any] = Field(default_factory=dict)
+    limit: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    lm_eval: dict[str, Any] = Field(default_factory=dict)
     allow_code_execution: bool = False
     vllm: dict[str, Any] = Field(default_factory=dict)
 
@@ -81,8 +102,21 @@ class EvaluationSettings(Document):
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
 
+    @field_validator("limit")
+    @classmethod
+    def _share_or_number(cls, value: float | None) -> float | None:
+        if value is not None and value >= 1 and value != int(value):
+            raise ValueError("a limit is a whole number of documents, or a share below 1")
+        return value
+
+    @field_validator("lm_eval")
+    @classmethod
+    def _known(cls, value: dict[str, Any]) -> dict[str, Any]:
+        check_options(value)
+        return value
+
     @field_validator("vllm")
     @classmethod
     def _options_of_vllm(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
-        check_options(value, max_length=info.data.get("max_length"))
+        check_engine_options(value, max_length=info.data.get("max_length"))
         return value

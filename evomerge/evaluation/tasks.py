@@ -1,16 +1,26 @@
 """The tasks of a space, loaded once, with their items divided into two splits."""
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation.items import ItemSplit, split_items
+from evomerge.evaluation.item_lists import read_item_list
+from evomerge.evaluation.items import ItemSource, ItemSplit, split_items
 from evomerge.evaluation.lm_eval_index import load_tasks
 from evomerge.evaluation.lm_eval_tasks import LmEvalTask
+from evomerge.evaluation.objectives import Objective
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
-from evomerge.evaluation.statistics import Objective
 
 __all__ = ["TaskSet"]
+
+PROMPT_SETTINGS = (
+    "apply_chat_template",
+    "fewshot_as_multiturn",
+    "system_instruction",
+    "lm_eval",
+)
 
 
 class TaskSet:
@@ -18,7 +28,8 @@ class TaskSet:
 
     Attributes:
         tasks: Task name -> task, in the order of the space, groups and tags expanded.
-        objective: The weighted sum that the space asks for.
+        members: Task, group or tag as the space names it -> its tasks.
+        objective: The weighted sum of all tasks.
         settings: The settings it was loaded with.
     """
 
@@ -26,10 +37,12 @@ class TaskSet:
         self,
         tasks: dict[str, LmEvalTask],
         splits: dict[str, ItemSplit],
+        members: Mapping[str, tuple[str, ...]],
         objective: Objective,
         settings: EvaluationSettings,
     ) -> None:
         self.tasks = tasks
+        self.members = dict(members)
         self.objective = objective
         self.settings = settings
         self._splits = splits
@@ -42,6 +55,7 @@ class TaskSet:
         *,
         seed: int,
         folder: Path = Path(),
+        code_confirmed: bool = False,
     ) -> "TaskSet":
         """Load tasks and divide their items.
 
@@ -50,6 +64,7 @@ class TaskSet:
             settings: How they are evaluated.
             seed: The seed of the search; it decides splits and few-shot examples.
             folder: The space file's folder, where relative ``task_dirs`` may be.
+            code_confirmed: The user has said, outside the space, that tasks may run code.
 
         Raises:
             EvaluationError: if a task or metric does not exist, cannot be used, or has too few
@@ -59,8 +74,14 @@ class TaskSet:
             raise EvaluationError("an evaluation needs at least one task, got none")
         loaded: dict[str, LmEvalTask] = {}
         weights: dict[str, float] = {}
-        for wanted, members in load_tasks(tasks, settings, seed=seed, folder=folder):
+        found: dict[str, tuple[str, ...]] = {}
+        sources: dict[str, ItemSource] = {}
+        expanded = load_tasks(
+            tasks, settings, seed=seed, folder=folder, code_confirmed=code_confirmed
+        )
+        for wanted, members in expanded:
             whole = 1 / len(tasks) if wanted.weight is None else wanted.weight
+            found[wanted.name] = tuple(task.name for task in members)
             for task in members:
                 if task.name in loaded:
                     raise EvaluationError(
@@ -69,14 +90,53 @@ class TaskSet:
                     )
                 loaded[task.name] = task
                 weights[task.name] = whole / len(members)
+                sources[task.name] = _source(task, wanted, folder, alone=len(members) == 1)
         splits = split_items(
-            {name: task.all_ids for name, task in loaded.items()},
+            sources,
             seed=seed,
             search_items=settings.search_items,
             holdout_items=settings.holdout_items,
         )
-        return cls(loaded, splits, Objective(weights), settings)
+        return cls(loaded, splits, found, Objective(weights), settings)
 
     def items(self, split: Split) -> dict[str, tuple[str, ...]]:
         """Return the item ids of each task on one side."""
         return {name: side.of(split) for name, side in self._splits.items()}
+
+    def keys(self, *, device: str) -> dict[str, str]:
+        """Return a hash of all that decides an item's result beside the weights, task by task.
+
+        Args:
+            device: Kind of device that scores, ``cpu`` or ``cuda``.
+        """
+        included = {"backend", "dtype", "max_length", *PROMPT_SETTINGS}
+        if self.settings.backend == "vllm":
+            included.add("vllm")
+        settings = self.settings.model_dump(mode="json", include=included)
+        found = {}
+        for name, task in self.tasks.items():
+            # Few-shot examples are drawn item after item: then all items decide an item's prompt.
+            items = [self._splits[name].search, self._splits[name].holdout]
+            content = [settings, device, task.content(), items if task.has_examples else None]
+            text = json.dumps(content, sort_keys=True, default=str)
+            found[name] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        return found
+
+
+def _source(task: LmEvalTask, wanted: TaskSettings, folder: Path, *, alone: bool) -> ItemSource:
+    """Return what a task's items may be taken from, lists read and checked."""
+    lists: dict[Split, tuple[str, ...] | None] = {"search": None, "holdout": None}
+    paths: dict[Split, str | None] = {"search": wanted.search_list, "holdout": wanted.holdout_list}
+    for side, path in paths.items():
+        if path is None:
+            continue
+        if not alone:
+            raise EvaluationError(
+                f"{wanted.name!r} stands for several tasks, and {side}_list is for one: list its "
+                "tasks one by one"
+            )
+        candidates = set(task.candidates(side))
+        lists[side] = read_item_list(path, folder, task.name, task.sides[side].ids, candidates)
+    return ItemSource(
+        task.candidates("search"), task.candidates("holdout"), lists["search"], lists["holdout"]
+    )

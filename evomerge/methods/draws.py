@@ -15,6 +15,7 @@ __all__ = [
     "LEVELS",
     "ROUNDS",
     "Draws",
+    "bound_level",
     "draw_bound",
     "draw_key",
     "draw_level",
@@ -54,6 +55,12 @@ def draw_level(density: float) -> int:
 def level_bound(level: int) -> int:
     """Return the bound below which a draw lies with probability `level / LEVELS`."""
     return level * (2**32 // LEVELS) - 2**31
+
+
+def bound_level(bound: int) -> int | None:
+    """Return the level whose bound this is, or None."""
+    level, rest = divmod(bound + 2**31, 2**32 // LEVELS)
+    return level if rest == 0 and 0 < level < LEVELS else None
 
 
 def draw_bound(density: float) -> int:

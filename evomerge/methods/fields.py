@@ -1,11 +1,13 @@
 """Numbers for each element that methods add up or rank: fields over the inputs."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from evomerge.methods.interface import Block
+from evomerge.methods.program import Program
+from evomerge.methods.sparsifiers import Sparsifier
 
 __all__ = ["Importance", "Sparse", "TaskVector", "Variance"]
 
@@ -33,6 +35,10 @@ class TaskVector:
         """Compute a block."""
         return torch.sub(block.load(self.i), block.load(0), out=block.scratch(2))
 
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        return program.task_vector(self.i)
+
 
 @dataclass(frozen=True, slots=True)
 class Sparse:
@@ -46,7 +52,7 @@ class Sparse:
     """
 
     i: int
-    sparsify: Callable[[Block, torch.Tensor], None]
+    sparsify: Sparsifier
     name: Hashable = None
 
     @property
@@ -67,6 +73,10 @@ class Sparse:
         delta = TaskVector(self.i)(block)
         self.sparsify(block, delta)
         return delta
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        return self.sparsify.write(program, program.task_vector(self.i))
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +104,14 @@ class Variance:
             torch.sub(block.load(i), base, out=term)
             total.add_(term.sub_(mean).square_())
         return total.div_(count)
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        deltas = [program.task_vector(i) for i in self.inputs[1:]]
+        mean = program.let(f"{program.sum(deltas)} / F({len(deltas)})")
+        away = [program.let(f"{delta} - {mean}") for delta in deltas]
+        squares = [program.let(f"{rest} * {rest}") for rest in away]
+        return program.let(f"{program.sum(squares)} / F({len(deltas)})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

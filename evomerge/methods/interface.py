@@ -138,11 +138,7 @@ class Facts(Protocol):
         ...
 
     def totals(self, fields: Sequence[Field]) -> list[float]:
-        """Return the sums of the magnitudes of several fields, which are not kept."""
-        ...
-
-    def kept(self, i: int, level: int) -> float:
-        """Return the L1 norm of what a drop at a level keeps of task vector i."""
+        """Return the sums of the magnitudes of several fields."""
         ...
 
     def ranks(self, i: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ import torch
 
 from evomerge.errors import RecipeError
 from evomerge.methods.interface import Block, Facts, Kernel, Settings
+from evomerge.methods.program import Program
 
 __all__ = ["LinearCombination", "linear", "passthrough"]
 
@@ -38,6 +39,12 @@ class LinearCombination:
             else:
                 # Not add_(alpha=): its vector loop may fuse what its scalar tail does not.
                 out.add_(torch.mul(block.load(i), factor, out=block.scratch(0)))
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        used = [(i, c) for i, c in enumerate(self.coefficients) if c != 0.0]
+        terms = [program.let(f"{program.load(i)} * {program.number(c)}") for i, c in used]
+        return program.sum(terms) if terms else "F(0.0)"
 
 
 def linear(settings: Settings, facts: Facts) -> Kernel:

@@ -1,10 +1,11 @@
 """Model stock: how far to go from the base to the average follows from the angle between models."""
 
+import numpy as np
 import torch
 
 from evomerge.methods.grouped import GroupedCombination
 from evomerge.methods.interface import Facts, Groups, Kernel, Settings
-from evomerge.methods.spherical import combine
+from evomerge.methods.spherical import Vector, combine
 
 __all__ = ["model_stock", "stock_ratio"]
 
@@ -22,29 +23,30 @@ def model_stock(settings: Settings, facts: Facts) -> Kernel:
 
     whole = [] if filter_wise else facts.gram(range(1, count + 1), deltas=True)
 
-    def products(i: int, j: int) -> torch.Tensor:
+    def products(i: int, j: int) -> Vector:
         if filter_wise:
-            return facts.dots(i, j, groups, deltas=True)
-        return torch.tensor([whole[i - 1][j - 1]], dtype=torch.float64)
+            return facts.dots(i, j, groups, deltas=True).numpy()
+        return np.array([whole[i - 1][j - 1]])
 
     squares = [products(i, i) for i in range(1, count + 1)]
     cosines = []
     for i in range(count):
         for j in range(i):
-            norms = (squares[i] * squares[j]).sqrt()
-            cosine = products(j + 1, i + 1) / norms.clamp(min=_ZERO)
-            cosines.append(torch.where(norms > _ZERO, cosine.clamp(-1.0, 1.0), 0.0))
-    ratio = stock_ratio(torch.stack(cosines).mean(0), count) / count
+            norms = np.sqrt(squares[i] * squares[j])
+            cosine = products(j + 1, i + 1) / np.maximum(norms, _ZERO)
+            cosines.append(np.where(norms > _ZERO, np.clip(cosine, -1.0, 1.0), 0.0))
+    ratio = stock_ratio(np.mean(cosines, axis=0), count) / count
     if not filter_wise:
         return combine(settings, (float(ratio[0]),) * count)
-    factors = facts.on_device(ratio.float())
+    factors = facts.on_device(torch.from_numpy(ratio.astype(np.float32)))
     return GroupedCombination((factors,) * count, groups, has_base=True)
 
 
-def stock_ratio(cosine: torch.Tensor, count: int) -> torch.Tensor:
+def stock_ratio(cosine: Vector, count: int) -> Vector:
     """Return t of equation 2 of Jang et al. 2024: `n cos / (1 + (n - 1) cos)`.
 
     Where the denominator is 0 the task vectors sum to nothing, and t does not matter: 0.
     """
     below = 1.0 + (count - 1) * cosine
-    return torch.where(below.abs() > 1e-12, count * cosine / below, 0.0)
+    some = np.abs(below) > 1e-12
+    return np.where(some, count * cosine / np.where(some, below, 1.0), 0.0)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.methods.interface import Block, Facts, Kernel, Settings
+from evomerge.methods.program import Program
 
 __all__ = ["nearswap"]
 
@@ -20,6 +21,13 @@ class _NearSwap:
         torch.sub(block.load(1), base, out=out)
         out.clamp_(-self.t, self.t)
         out.add_(base)
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        delta, most, least = program.task_vector(1), program.number(self.t), program.number(-self.t)
+        step = program.let(f"where({delta} > {most}, {most}, {delta})")
+        step = program.let(f"where({step} < {least}, {least}, {step})")
+        return program.let(f"{step} + {program.load(0)}")
 
 
 def nearswap(settings: Settings, facts: Facts) -> Kernel:

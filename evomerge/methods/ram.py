@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.methods.interface import Block, Facts, Kernel, Settings
+from evomerge.methods.program import Program
 
 __all__ = ["ram", "ramplus_tl"]
 
@@ -37,6 +38,14 @@ class _Changed:
             count.eq_(1.0)
         return count.mul_(own)
 
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        changed = _write_changed(program, len(self.inputs) - 1, self.epsilon)
+        wanted = ">" if self.shared else "=="
+        return program.let(
+            f"where({program.sum(changed)} {wanted} F(1.0), {changed[self.i - 1]}, F(0.0))"
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Ram:
@@ -60,6 +69,20 @@ class _Ram:
                 out.add_(delta.mul_(unique).mul_(factor - 1.0))
         out.div_(count).add_(base)
 
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        changed = _write_changed(program, len(self.factors), self.epsilon)
+        count = program.sum(changed)
+        total = "F(0.0)"
+        for i, factor in enumerate(self.factors, start=1):
+            delta = program.let(f"{program.task_vector(i)} * {changed[i - 1]}")
+            total = program.let(f"{total} + {delta}")
+            if factor != 1.0:
+                more = program.let(f"where({count} == F(1.0), {delta}, F(0.0))")
+                total = program.let(f"{total} + {more} * {program.number(factor - 1.0)}")
+        least = program.let(f"at_least({count}, F(1.0))")
+        return program.let(f"{total} / {least} + {program.load(0)}")
+
 
 def ram(settings: Settings, facts: Facts) -> Kernel:
     """Average shared changes and keep unique ones (RAM, arXiv:2601.13572)."""
@@ -75,11 +98,10 @@ def ramplus_tl(settings: Settings, facts: Facts) -> Kernel:
     """
     count, epsilon = len(settings.own), settings.number("epsilon")
     inputs = tuple(range(count + 1))
+    changes = [_Changed(inputs, i, epsilon, shared) for i in inputs[1:] for shared in (True, False)]
+    totals = facts.totals(changes)
     factors = []
-    for i in inputs[1:]:
-        shared, unique = (
-            facts.total(_Changed(inputs, i, epsilon, shared)) for shared in (True, False)
-        )
+    for shared, unique in zip(totals[::2], totals[1::2], strict=True):
         rho = shared / unique if unique else 0.0
         factors.append(1.0 + settings.number("r") * min(rho, settings.number("alpha")))
     return _Ram(tuple(factors), epsilon)
@@ -96,3 +118,12 @@ def _count(block: Block, models: int, epsilon: float, out: torch.Tensor) -> torc
     for i in range(1, models + 1):
         out.add_(_changed(block, i, epsilon, block.scratch(0)))
     return out
+
+
+def _write_changed(program: Program, models: int, epsilon: float) -> list[str]:
+    """Write 1 for each model that changed the element and 0 for the others."""
+    bound = program.number(epsilon)
+    return [
+        program.let(f"where(abs({program.task_vector(i)}) > {bound}, F(1.0), F(0.0))")
+        for i in range(1, models + 1)
+    ]

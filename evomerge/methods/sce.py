@@ -8,6 +8,7 @@ import torch
 from evomerge.methods.draws import keep
 from evomerge.methods.fields import TaskVector, Variance
 from evomerge.methods.interface import Block, Facts, Kernel, Settings
+from evomerge.methods.program import Program
 from evomerge.methods.sparsifiers import Clear, Selection
 from evomerge.methods.task_vectors import TaskVectors
 
@@ -39,6 +40,13 @@ class Energy:
             keep(delta, mask)
         return delta.square_()
 
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        delta = program.task_vector(self.i)
+        if self.selection is not None:
+            delta = self.selection.write(program, delta)
+        return program.let(f"{delta} * {delta}")
+
 
 @dataclass(frozen=True, slots=True)
 class _Varies:
@@ -57,6 +65,12 @@ class _Varies:
     def __call__(self, block: Block) -> torch.Tensor:
         """Compute a block."""
         return Variance(self.inputs)(block).gt_(0.0)
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        return program.let(
+            f"where({Variance(self.inputs).write(program)} > F(0.0), F(1.0), F(0.0))"
+        )
 
 
 def sce(settings: Settings, facts: Facts) -> Kernel:

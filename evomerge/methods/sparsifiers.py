@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
 import torch
 
 from evomerge.methods.draws import Draws, keep
 from evomerge.methods.interface import Block, Facts, Field, Threshold
+from evomerge.methods.program import Program, Written, just_below
 
 __all__ = [
     "Clear",
@@ -17,15 +18,23 @@ __all__ = [
     "Sparsifier",
     "Trim",
     "Window",
-    "just_below",
     "trim",
     "window",
 ]
 
 _MASK = -1  # a slot that no other step takes
 
-Sparsifier = Callable[[Block, torch.Tensor], None]
-"""Sets elements of a block of a task vector, float32 of shape (n,), to 0; uses scratch 0 and 1."""
+
+class Sparsifier(Protocol):
+    """Says which elements of a task vector are kept."""
+
+    def __call__(self, block: Block, delta: torch.Tensor, /) -> None:
+        """Set elements of a block, float32 of shape (n,), to 0; uses scratch 0 and 1."""
+        ...
+
+    def write(self, program: Program, delta: str) -> str:
+        """Write the same for one element; return the name of what is left of it."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +44,10 @@ class Clear:
     def __call__(self, _block: Block, delta: torch.Tensor) -> None:
         """Clear a block."""
         delta.zero_()
+
+    def write(self, _program: Program, _delta: str) -> str:
+        """Write 0."""
+        return "F(0.0)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +66,11 @@ class Trim:
             return
         _shrink(delta[:cut], below)
         _shrink(delta[cut:], magnitude)
+
+    def write(self, program: Program, delta: str) -> str:
+        """Write the same for one element."""
+        bound = program.above(self.threshold)
+        return program.let(f"where(abs({delta}) > {bound}, {delta}, F(0.0))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +98,12 @@ class Window:
         if self.kept is not None:
             self.kept(block, delta)
 
+    def write(self, program: Program, delta: str) -> str:
+        """Write the same for one element."""
+        bound = program.above(self.cut)
+        rest = program.let(f"where(abs({delta}) > {bound}, F(0.0), {delta})")
+        return rest if self.kept is None else self.kept.write(program, rest)
+
 
 @dataclass(frozen=True, slots=True)
 class Drop:
@@ -98,6 +122,11 @@ class Drop:
         scratch = block.integers(1)
         numbers = self.draws.block(block.start, block.iota(), block.integers(0), scratch)
         keep(delta, torch.lt(numbers, self.bound, out=scratch))
+
+    def write(self, program: Program, delta: str) -> str:
+        """Write the same for one element."""
+        drawn, bound = program.draw(self.draws), program.integer(self.bound)
+        return program.let(f"where({drawn} < {bound}, {delta}, F(0.0))")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +152,13 @@ class RankedDrop:
         bounds = block.integers(2).copy_(self.ranks[block.start : block.start + delta.numel()])
         keep(delta, torch.lt(numbers, bounds.mul_(self.step).add_(self.low), out=scratch))
 
+    def write(self, program: Program, delta: str) -> str:
+        """Write the same for one element."""
+        drawn, rank = program.draw(self.draws), program.tensor(self.ranks)
+        low, step = program.integer(self.low), program.integer(self.step)
+        bound = program.let(f"I(I({rank} * {step}) + {low})")
+        return program.let(f"where({drawn} < {bound}, {delta}, F(0.0))")
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -140,6 +176,12 @@ class Selection:
             start = max(0, last + 1 - block.start)
             torch.gt(value[start:], magnitude, out=mask[start:])
         return mask
+
+    def write(self, program: Program, value: str) -> str:
+        """Write a value where an element is selected and 0 elsewhere."""
+        assert isinstance(self.field, Written)  # noqa: S101 - every field that selects is
+        size = self.field.write(program)
+        return program.let(f"where({size} > {program.above(self.threshold)}, {value}, F(0.0))")
 
 
 def trim(facts: Facts, threshold: Callable[[int], Threshold], density: float) -> Sparsifier | None:
@@ -171,8 +213,3 @@ def window(
 def _shrink(delta: torch.Tensor, bound: float) -> None:
     if bound >= 0.0:
         torch.ops.aten.hardshrink.out(delta, bound, out=delta)
-
-
-def just_below(magnitude: float) -> float:
-    """Return the float32 just below: `> it` is `>=` the magnitude."""
-    return float(np.nextafter(np.float32(magnitude), np.float32(-1.0)))

@@ -13,7 +13,15 @@ from evomerge.methods.interface import Facts, Kernel, Settings
 from evomerge.methods.linear import LinearCombination
 from evomerge.methods.task_vectors import TaskVectors
 
-__all__ = ["combine", "gram", "karcher", "karcher_factors", "multislerp", "multislerp_factors"]
+__all__ = [
+    "Vector",
+    "combine",
+    "gram",
+    "karcher",
+    "karcher_factors",
+    "multislerp",
+    "multislerp_factors",
+]
 
 _ZERO = 1e-12
 

@@ -16,7 +16,7 @@ With task vectors `d_i = x_i - base`:
 | della | the same | elected sign |
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,7 +24,8 @@ import torch
 from evomerge.errors import RecipeError
 from evomerge.methods.draws import draw_bound, draw_level, keep, level_bound
 from evomerge.methods.fields import Sparse, TaskVector
-from evomerge.methods.interface import Block, Facts, Kernel, Settings, Threshold, Value
+from evomerge.methods.interface import Block, Facts, Field, Kernel, Settings, Threshold, Value
+from evomerge.methods.program import Program
 from evomerge.methods.sparsifiers import (
     Clear,
     Drop,
@@ -139,11 +140,52 @@ class TaskVectors:
             divisor.add_(torch.lt(spare, NO_WEIGHT, out=spare))
             out.div_(divisor)
 
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        terms = [program.task_vector(i + 1) for i in range(len(self.weights))]
+        terms = [
+            term if sparsify is None else sparsify.write(program, term)
+            for term, sparsify in zip(terms, self.sparsifiers, strict=True)
+        ]
+        gains = [program.number(gain) for gain in self.gains]
+        total = (
+            self._write_agreeing(program, terms, gains)
+            if self.elect
+            else program.sum(_write_products(program, terms, gains))
+        )
+        return program.let(f"{total} * {program.number(self.factor)} + {program.load(0)}")
+
+    def _write_agreeing(self, program: Program, terms: list[str], gains: list[str]) -> str:
+        if self.select is not None:
+            terms = [self.select.write(program, term) for term in terms]
+        votes = terms if self.plain_vote else _write_products(program, terms, gains)
+        sign = program.let(f"where({program.sum(votes)} >= F(0.0), F(1.0), F(-1.0))")
+        terms = [program.let(f"at_least({vote} * {sign}, F(0.0))") for vote in votes]
+        if self.plain_vote:
+            terms = _write_products(program, terms, gains)
+        total = program.let(f"{program.sum(terms)} * {sign}")
+        if not self.normalize:
+            return total
+        weights = [program.number(weight) for weight in self.weights]
+        shares = [
+            program.let(f"where({term} > F(0.0), {weight}, F(0.0))")
+            for term, weight in zip(terms, weights, strict=True)
+        ]
+        divisor = program.sum(shares)
+        none = f"abs({divisor}) < F({NO_WEIGHT!r})"
+        divisor = program.let(f"where({none}, {divisor} + F(1.0), {divisor})")
+        return program.let(f"{total} / {divisor}")
+
     def _sparse(self, i: int, block: Block, base: torch.Tensor, term: torch.Tensor) -> None:
         torch.sub(block.load(i + 1), base, out=term)
         sparsifier = self.sparsifiers[i]
         if sparsifier is not None:
             sparsifier(block, term)
+
+
+def _write_products(program: Program, terms: list[str], factors: list[str]) -> list[str]:
+    pairs = zip(terms, factors, strict=True)
+    return [program.let(f"{term} * {factor}") for term, factor in pairs]
 
 
 def task_arithmetic(settings: Settings, facts: Facts) -> Kernel:
@@ -207,21 +249,20 @@ def _randomly(
     *,
     elect: bool,
 ) -> Kernel:
-    gains: list[float] = []
     sparsifiers: list[Sparsifier | None] = []
     for i, values in enumerate(settings.own, start=1):
-        density, gain = float(values["density"]), float(values["weight"])
+        density = float(values["density"])
         if density >= 1.0:
             sparsifiers.append(None)
         elif density <= 0.0:
             sparsifiers.append(Clear())
         else:
-            sparsifier = make(facts, i, values)
-            sparsifiers.append(sparsifier)
-            if settings.flag("rescale"):
-                gain *= _rescaling(settings.shared["rescale_norm"], facts, i, density, sparsifier)
-        gains.append(gain)
-    return _compose(settings, tuple(gains), tuple(sparsifiers), elect=elect)
+            sparsifiers.append(make(facts, i, values))
+    gains = settings.numbers("weight")
+    if settings.flag("rescale"):
+        factors = _rescaling(settings, facts, sparsifiers)
+        gains = tuple(gain * factor for gain, factor in zip(gains, factors, strict=True))
+    return _compose(settings, gains, tuple(sparsifiers), elect=elect)
 
 
 def _drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
@@ -244,15 +285,26 @@ def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifie
     return RankedDrop(facts.draws(i), facts.ranks(i), low, step)
 
 
-def _rescaling(norm: object, facts: Facts, i: int, density: float, sparsifier: Sparsifier) -> float:
-    """Return the factor that makes up for what was dropped."""
-    if norm == "density":
-        return 1.0 / density  # Yu et al. 2024, equation 2: divide by 1 - p
-    if isinstance(sparsifier, Drop):
-        kept = facts.kept(i, draw_level(density))
-    else:
-        kept = facts.total(Sparse(i, sparsifier))
-    return facts.total(TaskVector(i)) / kept if kept > 0.0 else 1.0
+def _rescaling(
+    settings: Settings, facts: Facts, sparsifiers: Sequence[Sparsifier | None]
+) -> list[float]:
+    """Return the factors that make up for what was dropped."""
+    factors = [1.0] * len(sparsifiers)
+    dropped = [i for i, step in enumerate(sparsifiers) if isinstance(step, Drop | RankedDrop)]
+    if settings.shared["rescale_norm"] == "density":
+        densities = settings.numbers("density")
+        for i in dropped:
+            factors[i] = 1.0 / densities[i]  # Yu et al. 2024, equation 2: divide by 1 - p
+        return factors
+    fields: list[Field] = []
+    for i in dropped:
+        sparsify = sparsifiers[i]
+        assert sparsify is not None  # noqa: S101 - it drops
+        fields += [TaskVector(i + 1), Sparse(i + 1, sparsify)]
+    totals = facts.totals(fields)
+    for i, whole, kept in zip(dropped, totals[::2], totals[1::2], strict=True):
+        factors[i] = whole / kept if kept > 0.0 else 1.0
+    return factors
 
 
 def _threshold(facts: Facts, i: int) -> Callable[[int], Threshold]:

@@ -5,7 +5,10 @@ from typing import Protocol
 
 from evomerge.space import Dimension, Value
 
-__all__ = ["Proposer", "UnitSpace"]
+__all__ = ["Proposer", "Told", "UnitSpace"]
+
+Told = float | Sequence[float] | None
+"""What a trial gave: its objective, one number for each of several, or None if it failed."""
 
 
 class UnitSpace(Protocol):
@@ -48,10 +51,11 @@ class Proposer(Protocol):
         """
         ...
 
-    def tell(self, number: int, value: float | None) -> None:
+    def tell(self, number: int, value: Told) -> None:
         """Report the objective of an asked point, or None for a failed trial.
 
         Raises:
+            ValueError: if ``value`` has not as many numbers as there are objectives.
             RuntimeError: if ``number`` was not asked, or was told before.
         """
         ...

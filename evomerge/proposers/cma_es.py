@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import StudyError
-from evomerge.proposers.base import UnitSpace
+from evomerge.proposers.base import Told, UnitSpace
 from evomerge.space import Value
 
 __all__ = ["CmaProposer"]
@@ -77,8 +77,10 @@ class CmaProposer:
                     "settings or another version of pycma: start in a new --out directory"
                 )
 
-    def tell(self, number: int, value: float | None) -> None:
+    def tell(self, number: int, value: Told) -> None:
         """Take one result; update the distribution when there are enough."""
+        if isinstance(value, Sequence):
+            raise ValueError(f"CMA-ES has one objective, got {len(value)} numbers")  # noqa: TRY004
         if number not in self._asked:
             raise RuntimeError(f"trial {number} was not asked, or was told before")
         vector = self._asked.pop(number)

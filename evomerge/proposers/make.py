@@ -1,47 +1,59 @@
 """From the name in a space file to a proposer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
-from evomerge.proposers.base import Proposer, UnitSpace
+from optuna.samplers import BaseSampler
+
+from evomerge.proposers.base import Proposer, Told, UnitSpace
 from evomerge.proposers.cma_es import CmaProposer
 from evomerge.proposers.optuna_samplers import OptunaProposer, random_sampler, tpe_sampler
 from evomerge.space import SearchSettings, Value
 
 __all__ = ["PROPOSERS", "make_proposer"]
 
-Known = list[tuple[Mapping[str, Value], float]]
+Known = Sequence[tuple[Mapping[str, Value], Told]]
 
 
-def _cma(
-    space: UnitSpace, settings: SearchSettings, start: Mapping[str, Value], known: Known
-) -> Proposer:
-    del known  # the start is the best of them
-    return CmaProposer(
+@dataclass(frozen=True)
+class _Start:
+    """What is known before the first question."""
+
+    start: Mapping[str, Value]
+    known: Known
+    num_objectives: int
+
+
+def _cma(space: UnitSpace, settings: SearchSettings, begin: _Start) -> Proposer:
+    return CmaProposer(  # its start is the best of what is known
         space,
-        start=space.to_unit(start),
+        start=space.to_unit(begin.start),
         sigma=settings.sigma,
         population=settings.population,
         seed=settings.seed,
     )
 
 
-def _tpe(
-    space: UnitSpace, settings: SearchSettings, start: Mapping[str, Value], known: Known
-) -> Proposer:
-    del start
-    return OptunaProposer(space, tpe_sampler, seed=settings.seed, known=known)
+def _optuna(make_sampler: Callable[[int], BaseSampler]) -> "_Maker":
+    def make(space: UnitSpace, settings: SearchSettings, begin: _Start) -> Proposer:
+        return OptunaProposer(
+            space,
+            make_sampler,
+            seed=settings.seed,
+            known=begin.known,
+            num_objectives=begin.num_objectives,
+        )
+
+    return make
 
 
-def _random(
-    space: UnitSpace, settings: SearchSettings, start: Mapping[str, Value], known: Known
-) -> Proposer:
-    del start
-    return OptunaProposer(space, random_sampler, seed=settings.seed, known=known)
+_Maker = Callable[[UnitSpace, SearchSettings, _Start], Proposer]
 
-
-PROPOSERS: Mapping[
-    str, Callable[[UnitSpace, SearchSettings, Mapping[str, Value], Known], Proposer]
-] = {"cma": _cma, "tpe": _tpe, "random": _random}
+PROPOSERS: Mapping[str, _Maker] = {
+    "cma": _cma,
+    "tpe": _optuna(tpe_sampler),
+    "random": _optuna(random_sampler),
+}
 
 
 def make_proposer(
@@ -50,6 +62,7 @@ def make_proposer(
     *,
     start: Mapping[str, Value],
     known: Known,
+    num_objectives: int = 1,
 ) -> Proposer:
     """Make the proposer that the settings name.
 
@@ -57,6 +70,7 @@ def make_proposer(
         space: What is searched.
         settings: Optimizer, seed, step size and population.
         start: The point to start from.
-        known: Points of the space whose objective is known already.
+        known: Points of the space whose objectives are known already.
+        num_objectives: How many numbers are raised.
     """
-    return PROPOSERS[settings.optimizer](space, settings, start, known)
+    return PROPOSERS[settings.optimizer](space, settings, _Start(start, known, num_objectives))

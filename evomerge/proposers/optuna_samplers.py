@@ -1,7 +1,7 @@
 """Optuna's samplers as proposers."""
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import optuna
@@ -12,9 +12,10 @@ from optuna.distributions import (
     IntDistribution,
 )
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
-from evomerge.proposers.base import UnitSpace
+from evomerge.proposers.base import Told, UnitSpace
 from evomerge.space import Dimension, Value
 
 __all__ = ["OptunaProposer", "distribution", "random_sampler", "tpe_sampler"]
@@ -52,6 +53,7 @@ class OptunaProposer:
         make_sampler: Seed -> sampler.
         seed: Seed of the run.
         known: Points with known objective, told before the first ask.
+        num_objectives: How many numbers are raised.
     """
 
     def __init__(
@@ -60,12 +62,14 @@ class OptunaProposer:
         make_sampler: Callable[[int], BaseSampler],
         *,
         seed: int,
-        known: list[tuple[Mapping[str, Value], float]],
+        known: Sequence[tuple[Mapping[str, Value], Told]],
+        num_objectives: int = 1,
     ) -> None:
         self._distributions = {d.name: distribution(d) for d in space.dimensions}
         self._make_sampler = make_sampler
         self._seed = seed
-        self._study = optuna.create_study(direction="maximize", sampler=make_sampler(seed))
+        directions = [StudyDirection.MAXIMIZE] * num_objectives
+        self._study = optuna.create_study(directions=directions, sampler=make_sampler(seed))
         self._inner: dict[int, int] = {}
         self._count = 0
         for point, value in known:
@@ -87,7 +91,7 @@ class OptunaProposer:
         self._inner[number] = self._count
         self._add(point, TrialState.RUNNING, None)
 
-    def tell(self, number: int, value: float | None) -> None:
+    def tell(self, number: int, value: Told) -> None:
         """Take one result."""
         if number not in self._inner:
             raise RuntimeError(f"trial {number} was not asked, or was told before")
@@ -101,9 +105,10 @@ class OptunaProposer:
         """Samplers always have a next point."""
         return None
 
-    def _add(self, point: Mapping[str, Value], state: TrialState, value: float | None) -> None:
+    def _add(self, point: Mapping[str, Value], state: TrialState, value: Told) -> None:
+        values = [value] if isinstance(value, int | float) else value
         trial = create_trial(
-            state=state, value=value, params=dict(point), distributions=self._distributions
+            state=state, values=values, params=dict(point), distributions=self._distributions
         )
         self._study.add_trial(trial)
         self._count += 1

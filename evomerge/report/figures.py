@@ -114,7 +114,7 @@ def holdout_figure(result: RunResult) -> Any:
 
 def parameter_figure(result: RunResult, space: Space) -> Any:
     """Parallel coordinates: which values the good candidates have."""
-    records = [r for r in result.trials if r.point and r.value is not None]
+    records = [r for r in result.trials if r.point and r.search is not None]
     axes = []
     for dimension in space.dimensions:
         column = [(r.point or {})[dimension.name] for r in records]
@@ -130,7 +130,7 @@ def parameter_figure(result: RunResult, space: Space) -> Any:
             )
         else:
             axes.append({"label": dimension.name, "values": column})
-    values = [record.value for record in records]
+    values = [record.search.objective.value for record in records if record.search]
     axes.append({"label": "objective", "values": values})
     figure = go.Figure(
         go.Parcoords(

@@ -55,7 +55,9 @@ def write_report(result: RunResult, space: Space, path: Path) -> None:
         f"<h1>{_text(result.space)}</h1>",
         f"<p class='sub'>{_text(facts)}</p>",
         f"<p class='verdict'>{_verdict(result)}</p>",
+        f"<p>{_text(result.optimism.sentence())}</p>" if result.optimism else "",
         _table(result),
+        _front(result),
     ]
     for index, (title, figure) in enumerate(figures):
         script: bool | str = index == 0
@@ -103,6 +105,19 @@ def _table(result: RunResult) -> str:
         body = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
         rows.append(f"<tr class='{'winner' if first else ''}'>{body}</tr>")
     return f"<div class='wide'><table>{''.join(rows)}</table></div>"
+
+
+def _front(result: RunResult) -> str:
+    if not result.pareto_front:
+        return ""
+    head = "".join(f"<th>{_text(name)}</th>" for name in ("", *result.objective_names))
+    rows = [f"<tr>{head}</tr>"]
+    for record in result.pareto_front:
+        estimates = record.holdout.objectives.values() if record.holdout else ()
+        cells = [trial_name(record), *[f"{e.value:.3f} ± {e.stderr:.3f}" for e in estimates]]
+        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
+    title = "Pareto front of the finalists, held-out items"
+    return f"<h2>{title}</h2><div class='wide'><table>{''.join(rows)}</table></div>"
 
 
 def _cells(summary: Summary | None, tasks: list[str]) -> list[str]:

@@ -4,11 +4,19 @@ from evomerge.search.baselines import Baseline, baselines, find_models, parent_r
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.evaluate import evaluate_recipe
 from evomerge.search.inspection import Inspection, ModelRow, inspect_file
+from evomerge.search.item_views import (
+    TaskComparison,
+    compare_trials,
+    export_items,
+    item_values,
+    trial_items,
+)
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
 from evomerge.search.names import short_names, trial_name
-from evomerge.search.records import Summary, TrialRecord, summarize
+from evomerge.search.opening import OpenRun, open_run
+from evomerge.search.records import Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
-from evomerge.search.run import OpenRun, open_run, run, worker_spec
+from evomerge.search.run import run, worker_spec
 from evomerge.search.study import Study, open_storage
 
 __all__ = [
@@ -23,18 +31,22 @@ __all__ = [
     "Stage",
     "Study",
     "Summary",
+    "TaskComparison",
     "TrialRecord",
     "VersusBaseline",
     "baselines",
+    "compare_trials",
     "evaluate_recipe",
+    "export_items",
     "find_models",
     "inspect_file",
+    "item_values",
     "open_run",
     "open_storage",
     "parent_recipe",
     "run",
     "short_names",
-    "summarize",
+    "trial_items",
     "trial_name",
     "worker_spec",
     "write_atomically",

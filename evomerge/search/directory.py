@@ -65,6 +65,11 @@ class RunDirectory:
         """The page for people."""
         return self.path / "report.html"
 
+    @property
+    def cache(self) -> Path:
+        """Results by recipe, so that none is scored twice."""
+        return self.path / "cache"
+
     def items(self, number: int, split: str) -> Path:
         """Per-item scores of a trial."""
         return self.path / "items" / f"{number:05d}.{split}.parquet"

@@ -1,6 +1,6 @@
 """What a recipe or a space means and what is wrong with it, without loading weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +12,7 @@ from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.recipe import Recipe, load_recipe, without_effect
+from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.space import Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
@@ -68,8 +69,15 @@ class Inspection:
         return asdict(self)
 
 
-def inspect_file(path: str | Path) -> Inspection:
+def inspect_file(
+    path: str | Path, *, task_dirs: Sequence[str] = (), allow_code_execution: bool = False
+) -> Inspection:
     """Check a recipe or a space.
+
+    Args:
+        path: The file.
+        task_dirs: More folders with lm-eval task YAML.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
 
     Raises:
         EvomergeError: if the file cannot be read or breaks a rule of its schema.
@@ -77,7 +85,8 @@ def inspect_file(path: str | Path) -> Inspection:
     path = Path(path)
     data, _ = read_yaml(path, RecipeError)
     if isinstance(data, dict) and ("recipe" in data or "tasks" in data):
-        return _inspect_space(load_space(path))
+        space = load_space(path).with_task_dirs(task_dirs)
+        return _inspect_space(space, code_confirmed=allow_code_execution)
     return _inspect_recipe(load_recipe(path), str(path))
 
 
@@ -89,7 +98,7 @@ def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
     return found
 
 
-def _inspect_space(space: Space) -> Inspection:
+def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
     found = Inspection("search space", space.origin.name)
     found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
     checkpoints = _open_models(space.model_names(), found)
@@ -101,7 +110,7 @@ def _inspect_space(space: Space) -> Inspection:
             _memory(plan, checkpoints, space, found)
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
-    _inspect_tasks(space, found)
+    _inspect_tasks(space, found, code_confirmed=code_confirmed)
     return found
 
 
@@ -215,7 +224,7 @@ def _memory(
     )
 
 
-def _inspect_tasks(space: Space, found: Inspection) -> None:
+def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> None:
     document = space.document
     if document.evaluation.backend == "vllm" and find_spec("vllm") is None:
         found.notes.append(
@@ -227,6 +236,7 @@ def _inspect_tasks(space: Space, found: Inspection) -> None:
             document.evaluation,
             seed=document.search.seed,
             folder=space.origin.folder,
+            code_confirmed=code_confirmed,
         )
     except EvomergeError as error:
         text = str(error)
@@ -235,6 +245,11 @@ def _inspect_tasks(space: Space, found: Inspection) -> None:
         else:
             found.problems.append(text)
         return
+    facts = ObjectiveFacts(tasks.objective.weights, tasks.members)
+    try:
+        make_objectives(space, facts)
+    except EvomergeError as error:
+        found.problems.append(str(error))
     for name, ids in tasks.items("search").items():
         holdout = len(tasks.items("holdout")[name])
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")

@@ -1,13 +1,13 @@
 """What a study knows of a trial, and its plain-data form."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from evomerge.evaluation import Estimate, ItemScores, Objective, TaskScore
+from evomerge.evaluation import Estimate, TaskScore
 from evomerge.space import Value
 
-__all__ = ["Kind", "State", "Summary", "TrialRecord", "summarize"]
+__all__ = ["Kind", "State", "Summary", "TrialRecord"]
 
 Kind = Literal["proposed", "parent", "base", "average", "default"]
 """``proposed`` came from the proposer; the others are baselines."""
@@ -20,42 +20,59 @@ class Summary:
     """The scores of one recipe on one split.
 
     Attributes:
-        objective: What is maximized.
+        objective: The first objective, on the reported metrics: the winner is chosen by it.
         tasks: Task name -> score.
+        objectives: Name -> objective, where there are several.
+        guides: Name -> what the search raises, where smooth metrics guide it.
+        smooth: Task name -> score of its smooth metric.
     """
 
     objective: Estimate
     tasks: Mapping[str, TaskScore]
+    objectives: Mapping[str, Estimate] = field(default_factory=dict)
+    guides: Mapping[str, Estimate] = field(default_factory=dict)
+    smooth: Mapping[str, TaskScore] = field(default_factory=dict)
+
+    @property
+    def reported(self) -> tuple[float, ...]:
+        """The objectives on the reported metrics."""
+        return tuple(each.value for each in self.objectives.values()) or (self.objective.value,)
+
+    @property
+    def guiding(self) -> tuple[float, ...]:
+        """What the search raises, one number an objective."""
+        return tuple(each.value for each in self.guides.values()) or self.reported
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form that ``result.json`` and the study hold."""
-        return {
-            "objective": {
-                "value": self.objective.value,
-                "stderr": self.objective.stderr,
-                "items": self.objective.items,
-            },
-            "tasks": {
-                name: {
-                    "metric": score.metric,
-                    "value": score.value,
-                    "stderr": score.stderr,
-                    "items": score.items,
-                }
-                for name, score in self.tasks.items()
-            },
+        content: dict[str, Any] = {
+            "objective": asdict(self.objective),
+            "tasks": {name: _plain(score) for name, score in self.tasks.items()},
         }
+        for key, estimates in (("objectives", self.objectives), ("guides", self.guides)):
+            if estimates:
+                content[key] = {name: asdict(each) for name, each in estimates.items()}
+        if self.smooth:
+            content["smooth"] = {name: _plain(score) for name, score in self.smooth.items()}
+        return content
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "Summary":
         """Return the summary of its plain form."""
-        tasks = {name: TaskScore(**score) for name, score in data["tasks"].items()}
-        return cls(Estimate(**data["objective"]), tasks)
+        return cls(
+            Estimate(**data["objective"]),
+            {name: TaskScore(**score) for name, score in data["tasks"].items()},
+            {name: Estimate(**each) for name, each in data.get("objectives", {}).items()},
+            {name: Estimate(**each) for name, each in data.get("guides", {}).items()},
+            {name: TaskScore(**score) for name, score in data.get("smooth", {}).items()},
+        )
 
 
-def summarize(scores: ItemScores, objective: Objective) -> Summary:
-    """Return means, standard errors and counts of item scores."""
-    return Summary(objective.estimate(scores), scores.tasks())
+def _plain(score: TaskScore) -> dict[str, Any]:
+    plain = asdict(score)
+    if score.higher_is_better:
+        del plain["higher_is_better"]
+    return plain
 
 
 @dataclass(frozen=True)
@@ -77,6 +94,8 @@ class TrialRecord:
         seconds: ``materialize``, ``score``, and ``elapsed`` since the start of ``session``.
         holdout_seconds: ``materialize`` and ``score`` on the held-out items.
         worker: Process that scored it.
+        scored_items: Split -> how many of its items the model was asked for it; the others were
+            known.
     """
 
     number: int
@@ -93,8 +112,14 @@ class TrialRecord:
     seconds: Mapping[str, float] = field(default_factory=dict)
     holdout_seconds: Mapping[str, float] = field(default_factory=dict)
     worker: int = 0
+    scored_items: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def values(self) -> tuple[float, ...] | None:
+        """What the search raises, one number an objective, or None."""
+        return None if self.search is None else self.search.guiding
 
     @property
     def value(self) -> float | None:
-        """The search objective, or None."""
-        return None if self.search is None else self.search.objective.value
+        """The first number that the search raises, or None."""
+        return None if self.values is None else self.values[0]

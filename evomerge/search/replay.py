@@ -8,6 +8,8 @@ from evomerge.space import Value
 
 __all__ = ["ProposerLog"]
 
+Values = tuple[float, ...] | None
+
 
 class ProposerLog:
     """A proposer whose calls can be repeated from the study.
@@ -42,7 +44,7 @@ class ProposerLog:
         self._num_told = 0
         self._next_order = 0
         self._positions: dict[int, int] = {}
-        self._log: dict[int, tuple[int, float | None]] = {}
+        self._log: dict[int, tuple[int, Values]] = {}
         self._repeat(list(history))
 
     @property
@@ -72,16 +74,16 @@ class ProposerLog:
         self._next_order += 1
         return self._next_order - 1
 
-    def tell(self, number: int, value: float | None, order: int) -> None:
+    def tell(self, number: int, values: Values, order: int) -> None:
         """Take a result; it is told now, or when its turn comes."""
-        self._log[order] = (number, value)
+        self._log[order] = (number, values)
         if not self._ordered:
             self._tell_until(self._tellable())
 
     def _repeat(self, history: list[TrialRecord]) -> None:
         for record in history:
             if record.order is not None and record.state != "running":
-                self._log[record.order] = (record.number, record.value)
+                self._log[record.order] = (record.number, record.values)
         self._next_order = len(self._log)
         for record in history:
             self._tell_until(record.asked_after)
@@ -106,6 +108,7 @@ class ProposerLog:
 
     def _tell_until(self, count: int) -> None:
         while self._num_told < count:
-            number, value = self._log[self._num_told]
-            self._proposer.tell(number, value)
+            number, values = self._log[self._num_told]
+            alone = values is not None and len(values) == 1
+            self._proposer.tell(number, values[0] if values is not None and alone else values)
             self._num_told += 1

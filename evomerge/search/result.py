@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.evaluation import Comparison
+from evomerge.search.optimism import Optimism
 from evomerge.search.records import TrialRecord
 
 __all__ = ["RunResult", "VersusBaseline"]
@@ -33,6 +34,9 @@ class RunResult:
         trials: Every trial of the study, by number.
         finalists: The candidates scored on held-out items, best first.
         comparisons: The winner against each baseline.
+        optimism: How much too high the winner's search score was, if it was scored on both.
+        pareto_front: The finalists that no other one surpasses in an objective on the held-out
+            items without losing in another; empty with one objective.
         seconds: Where the time went, over all sessions of the run.
     """
 
@@ -42,11 +46,19 @@ class RunResult:
     finalists: tuple[TrialRecord, ...]
     comparisons: tuple[VersusBaseline, ...]
     seconds: Mapping[str, float]
+    optimism: Optimism | None = None
+    pareto_front: tuple[TrialRecord, ...] = ()
 
     @property
     def winner(self) -> TrialRecord:
         """The best finalist on the held-out items."""
         return self.finalists[0]
+
+    @property
+    def objective_names(self) -> tuple[str, ...]:
+        """Names of the objectives, where there are several."""
+        summary = self.winner.holdout
+        return () if summary is None else tuple(summary.objectives)
 
     @property
     def baselines(self) -> tuple[TrialRecord, ...]:
@@ -55,9 +67,8 @@ class RunResult:
 
     @property
     def item_evaluations(self) -> int:
-        """Items scored in all, search and held-out."""
-        summaries = [summary for r in self.trials for summary in (r.search, r.holdout) if summary]
-        return sum(summary.objective.items for summary in summaries)
+        """Items that the models were asked for in all, search and held-out."""
+        return sum(count for record in self.trials for count in record.scored_items.values())
 
     def versus(self, kind: str) -> VersusBaseline | None:
         """Return the comparison with the best baseline of a kind on held-out items."""
@@ -67,7 +78,9 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""
         states = [record.state for record in self.trials]
+        front = [{"trial": r.number, **_scores(r)} for r in self.pareto_front]
         return {
+            **({"pareto_front": front} if front else {}),
             "space": self.space,
             "seed": self.seed,
             "item_evaluations": self.item_evaluations,
@@ -90,6 +103,7 @@ class RunResult:
                 }
                 for versus in self.comparisons
             ],
+            "optimism": self.optimism.to_dict() if self.optimism else {},
             "failures": [
                 {"trial": r.number, "reason": r.reason} for r in self.trials if r.state == "failed"
             ],

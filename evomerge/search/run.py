@@ -5,6 +5,7 @@ import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,31 +15,41 @@ from evomerge.checkpoints import open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
 from evomerge.errors import StudyError
-from evomerge.evaluation import Objective
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
+from evomerge.search.cache import ResultCache
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.driver import Driver
-from evomerge.search.finalists import choose_finalists, compare_with_baselines, rank_finalists
+from evomerge.search.finalists import (
+    choose_finalists,
+    compare_with_baselines,
+    pareto_front,
+    rank_finalists,
+)
 from evomerge.search.monitor import Monitor, SilentMonitor
+from evomerge.search.objectives import ObjectiveFacts, make_objectives
+from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.study import Study, open_storage
-from evomerge.space import Space, parse_space, usual_point
+from evomerge.space import Space, usual_point
 from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
 
-__all__ = ["OpenRun", "open_run", "run", "worker_spec"]
+__all__ = ["run", "worker_spec"]
 
 _MAY_CHANGE = ("trials", "finalists")
 
 
-def worker_spec(space: Space, *, device: str = "auto") -> WorkerSpec:
+def worker_spec(
+    space: Space, *, device: str = "auto", allow_code_execution: bool = False
+) -> WorkerSpec:
     """Return what a worker needs for a space.
 
     Args:
         space: The space.
         device: A torch device, or ``auto``: CUDA where there is one.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
     """
     if device == "auto":
         import torch
@@ -52,6 +63,7 @@ def worker_spec(space: Space, *, device: str = "auto") -> WorkerSpec:
         seed=document.search.seed,
         folder=str(space.origin.folder),
         device=device,
+        code_confirmed=allow_code_execution,
     )
 
 
@@ -63,6 +75,8 @@ def run(
     ray_address: str | None = None,
     storage: str | None = None,
     device: str = "auto",
+    allow_code_execution: bool = False,
+    cache: str | Path | None = None,
     monitor: Monitor | None = None,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
@@ -77,6 +91,8 @@ def run(
         ray_address: A running Ray cluster.
         storage: Storage URL of the study; by default SQLite in the run directory.
         device: A torch device, or ``auto``.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
+        cache: Folder of results that several runs share; by default one in the run directory.
         monitor: Who watches.
 
     Raises:
@@ -92,20 +108,28 @@ def run(
 
         def start() -> Pool:
             monitor.loading()
-            spec = worker_spec(space, device=device)
+            spec = worker_spec(space, device=device, allow_code_execution=allow_code_execution)
             return stack.enter_context(open_pool(spec, workers=workers, ray_address=ray_address))
 
         # A new run starts its workers first: what is wrong shows before anything is written.
         pool = None if directory.space.is_file() else start()
         directory.create()
         stack.enter_context(directory.lock())
-        study = Study(elsewhere or open_storage(directory.study_url), space.name, space.dimensions)
+        study = Study(
+            elsewhere or open_storage(directory.study_url),
+            space.name,
+            space.dimensions,
+            tuple(space.document.objective),
+        )
         _claim(study, space, fingerprints)
         _write_space(directory, space, storage)
         finalists = _finished(study, space)
         if finalists is None:
+            pool = pool or start()
+            folder = directory.cache if cache is None else Path(cache)
+            known = ResultCache(folder, pool.info, fingerprints, space.document.search.seed)
             finalists = _search(
-                space, study, directory, pool or start(), monitor=monitor, started=started
+                space, study, directory, pool, cache=known, monitor=monitor, started=started
             )
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
@@ -128,13 +152,16 @@ def _search(
     directory: RunDirectory,
     pool: Pool,
     *,
+    cache: ResultCache,
     monitor: Monitor,
     started: float,
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
     session = _open_session(study, pool)
-    driver = Driver(space, study, directory, pool, monitor, session=session, started=started)
+    driver = Driver(
+        space, study, directory, pool, monitor, session=session, started=started, cache=cache
+    )
     driver.score_baselines()
     driver.search()
     finalists = choose_finalists(study, space.document.search.finalists)
@@ -148,6 +175,8 @@ def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
     document = space.document.model_dump(mode="json", exclude_defaults=True)
     search = document.get("search", {})
     document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
+    if lists := _item_lists(space):
+        document["lists"] = lists
     text = json.dumps(document, sort_keys=True)
     mine: dict[str, Any] = {
         "space": hashlib.sha256(text.encode()).hexdigest(),
@@ -176,6 +205,13 @@ def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
         )
 
 
+def _item_lists(space: Space) -> dict[str, str]:
+    """Return the content of the files that name items: other items are another run."""
+    names = [n for task in space.document.tasks for n in (task.search_list, task.holdout_list)]
+    paths = [Path(name) for name in names if name is not None]
+    return {str(path): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+
+
 def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
     document = space.document.model_dump(mode="json", exclude_unset=True)
     document["search"] = {
@@ -184,14 +220,20 @@ def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> 
         "trials": space.document.search.trials,
     }
     write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
-    directory.write_settings({"name": space.name, "storage": storage, "evomerge": __version__})
+    directory.write_settings(
+        {
+            "name": space.name,
+            "storage": storage,
+            "folder": str(space.origin.folder.resolve()),
+            "evomerge": __version__,
+        }
+    )
 
 
 def _open_session(study: Study, pool: Pool) -> int:
     sessions = study.attributes.get("sessions", [])
     info = {"workers": pool.info.workers, "load": pool.info.load_seconds}
     study.set_attribute("sessions", [*sessions, info])
-    study.set_attribute("objective", dict(pool.info.objective))
     return len(sessions)
 
 
@@ -235,15 +277,25 @@ def _conclude(
     study: Study, directory: RunDirectory, space: Space, finalists: list[TrialRecord]
 ) -> RunResult:
     ranked = rank_finalists([study.records[record.number] for record in finalists])
-    objective = Objective(study.attributes["objective"])
+    attributes = study.attributes
+    facts = ObjectiveFacts.from_dict(attributes["objective"])
+    objectives = make_objectives(space, facts, attributes.get("parents"))
+    comparisons = compare_with_baselines(study, directory, ranked[0], objectives.first)
+    values = {r.number: r.holdout.reported for r in ranked if r.holdout is not None}
+    front = pareto_front(ranked, values) if len(objectives.reported) > 1 else ()
     result = RunResult(
         space=space.name,
         seed=space.document.search.seed,
         trials=tuple(study.records[number] for number in sorted(study.records)),
         finalists=ranked,
-        comparisons=compare_with_baselines(study, directory, ranked[0], objective),
+        comparisons=comparisons,
         seconds=_seconds(study),
+        pareto_front=tuple(front),
     )
+    best = result.versus("parent")
+    parent = None if best is None else best.baseline
+    optimism = measure_optimism(directory, ranked[0], parent, objectives.first)
+    result = replace(result, optimism=optimism)
     write_atomically(directory.best, _best_yaml(result))
     write_atomically(directory.result, json.dumps(result.to_dict(), indent=2) + "\n")
     return result
@@ -272,55 +324,3 @@ def _seconds(study: Study) -> dict[str, float]:
             seconds[part] += session_data.get(part, 0.0)
         seconds["total"] += session_data.get("total", last.get(index, 0.0))
     return seconds
-
-
-class OpenRun:
-    """A run on disk, for reading.
-
-    Args:
-        path: The run directory.
-
-    Raises:
-        StudyError: if there is no run.
-    """
-
-    def __init__(self, path: str | Path) -> None:
-        self.directory = RunDirectory(Path(path))
-        self.directory.check_is_run()
-        settings = self.directory.read_settings()
-        self.storage_url: str = settings["storage"] or self.directory.study_url
-        self.name: str = settings["name"]
-        self.space = parse_space(self.directory.read_space(), name=self.name)
-        self.study = Study(open_storage(self.storage_url), self.name, self.space.dimensions)
-
-    @property
-    def seed(self) -> int:
-        """The run's seed."""
-        return self.space.document.search.seed
-
-    def trial(self, number: int | None = None) -> TrialRecord:
-        """Return a trial, or the winner.
-
-        Raises:
-            StudyError: if there is no such trial, or no winner yet.
-        """
-        if number is None:
-            if not self.directory.result.is_file():
-                raise StudyError(
-                    f"{self.directory.path}: the run has no winner yet; continue it with 'evomerge "
-                    "run', or name a trial with --trial N"
-                )
-            result = json.loads(self.directory.result.read_text(encoding="utf-8"))
-            number = int(result["winner"]["trial"])
-        record = self.study.records.get(number)
-        if record is None:
-            last = max(self.study.records, default=None)
-            raise StudyError(f"there is no trial {number}; the study has trials 0 to {last}")
-        if not record.recipe:
-            raise StudyError(f"trial {number} has no recipe: {record.reason}")
-        return record
-
-
-def open_run(path: str | Path) -> OpenRun:
-    """Open a run directory for reading."""
-    return OpenRun(path)

@@ -4,7 +4,7 @@ import dataclasses
 import sqlite3
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -89,19 +89,28 @@ class Study:
         storage: Where it is kept.
         name: Its name there.
         dimensions: The searched values.
+        objectives: Names of the numbers that are raised.
     """
 
     def __init__(
-        self, storage: BaseStorage, name: str, dimensions: tuple[Dimension, ...] = ()
+        self,
+        storage: BaseStorage,
+        name: str,
+        dimensions: tuple[Dimension, ...] = (),
+        objectives: Sequence[str] = (METRIC,),
     ) -> None:
         self._storage = storage
         self._distributions = {d.name: distribution(d) for d in dimensions}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study = optuna.create_study(
-                storage=storage, study_name=name, direction="maximize", load_if_exists=True
+                storage=storage,
+                study_name=name,
+                directions=["maximize"] * len(objectives),
+                load_if_exists=True,
             )
-            study.set_metric_names([METRIC])
+            if len(study.directions) == len(objectives):
+                study.set_metric_names(list(objectives))
         self.name = name
         self._id = storage.get_study_id_from_name(name)
         self._ids: dict[int, int] = {}
@@ -166,18 +175,30 @@ class Study:
         seconds: Mapping[str, float],
         order: int | None,
         worker: int,
+        scored_items: int | None = None,
     ) -> TrialRecord:
-        """Write a trial's scores and end it."""
+        """Write a trial's scores and end it.
+
+        Args:
+            number: The trial.
+            summary: Its scores on the search items.
+            seconds: Where its time went.
+            order: Place in the order of telling.
+            worker: The process that scored it.
+            scored_items: How many items the model was asked for; None means all.
+        """
         objective = summary.objective
+        scored = _num_items(summary) if scored_items is None else scored_items
         attributes: dict[str, Any] = {
             "scores": summary.to_dict(),
             "stderr": objective.stderr,
             "items": objective.items,
             "worker": worker,
+            "scored_items": scored,
             **{name: score.value for name, score in summary.tasks.items()},
         }
         attributes |= {"seconds": dict(seconds), "order": order}
-        self._end(number, attributes, TrialState.COMPLETE, [objective.value])
+        self._end(number, attributes, TrialState.COMPLETE, list(summary.guiding))
         return self._update(
             number,
             state="complete",
@@ -185,6 +206,7 @@ class Study:
             seconds=seconds,
             order=order,
             worker=worker,
+            scored_items={"search": scored},
         )
 
     def fail(
@@ -196,11 +218,19 @@ class Study:
         return self._update(number, state="failed", reason=reason, seconds=seconds, order=order)
 
     def set_holdout(
-        self, number: int, summary: Summary, *, seconds: Mapping[str, float]
+        self,
+        number: int,
+        summary: Summary,
+        *,
+        seconds: Mapping[str, float],
+        scored_items: int | None = None,
     ) -> TrialRecord:
         """Keep the held-out scores of a finished trial."""
-        self.set_attribute(f"holdout:{number}", {**summary.to_dict(), "seconds": dict(seconds)})
-        return self._update(number, holdout=summary, holdout_seconds=seconds)
+        scored = _num_items(summary) if scored_items is None else scored_items
+        content = {**summary.to_dict(), "seconds": dict(seconds), "scored_items": scored}
+        self.set_attribute(f"holdout:{number}", content)
+        counts = {**self.records[number].scored_items, "holdout": scored}
+        return self._update(number, holdout=summary, holdout_seconds=seconds, scored_items=counts)
 
     def _end(
         self,
@@ -236,6 +266,10 @@ class Study:
             self.records[number] = _record(trial, attributes.get(f"holdout:{number}"))
 
 
+def _num_items(summary: Summary) -> int:
+    return sum(score.items for score in summary.tasks.values())
+
+
 def _record(trial: FrozenTrial, holdout: Mapping[str, Any] | None) -> TrialRecord:
     kept = trial.user_attrs
     if "kind" not in kept or "recipe" not in kept:
@@ -244,6 +278,9 @@ def _record(trial: FrozenTrial, holdout: Mapping[str, Any] | None) -> TrialRecor
             "or another run name"
         )
     state = _STATES[trial.state]
+    scored = {"search": kept["scored_items"]} if "scored_items" in kept else {}
+    if holdout and "scored_items" in holdout:
+        scored["holdout"] = holdout["scored_items"]
     return TrialRecord(
         number=trial.number,
         kind=kept["kind"],
@@ -259,4 +296,5 @@ def _record(trial: FrozenTrial, holdout: Mapping[str, Any] | None) -> TrialRecor
         seconds=kept.get("seconds", {}),
         holdout_seconds=(holdout or {}).get("seconds", {}),
         worker=kept.get("worker", 0),
+        scored_items=scored,
     )

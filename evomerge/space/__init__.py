@@ -2,12 +2,13 @@
 
 from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.dimensions import Dimension, Point, Value
-from evomerge.space.schema import SearchSettings, SpaceDocument
+from evomerge.space.schema import ObjectiveSettings, SearchSettings, SpaceDocument
 from evomerge.space.space import Hole, Space, load_space, parse_space
 
 __all__ = [
     "Dimension",
     "Hole",
+    "ObjectiveSettings",
     "Point",
     "SearchSettings",
     "Space",

@@ -1,13 +1,18 @@
 """The keys of a search space file."""
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from evomerge.documents import Document
+from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
 
-__all__ = ["SearchSettings", "SpaceDocument"]
+__all__ = ["DEFAULT_OBJECTIVE", "ObjectiveSettings", "SearchSettings", "SpaceDocument"]
+
+DEFAULT_OBJECTIVE = "objective"
+RULES = ("weighted_sum", "min", "improvement")
+SEVERAL_OBJECTIVES = ("tpe", "random")
 
 
 class SearchSettings(Document):
@@ -32,11 +37,46 @@ class SearchSettings(Document):
     finalists: int = Field(default=5, ge=1)
 
 
+class ObjectiveSettings(Document):
+    """One number that the search raises.
+
+    Attributes:
+        kind: ``weighted_sum`` of the task scores, ``min`` (the worst task), ``improvement`` (over
+            the best parent of each task, normalized), or a Python function ``module:function``.
+        tasks: Its tasks, groups or tags; ``None`` means all of the space.
+    """
+
+    kind: str = "weighted_sum"
+    tasks: list[str] | None = Field(default=None, min_length=1)
+
+    @field_validator("kind")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in RULES and ":" not in value:
+            raise ValueError(
+                f"an objective is one of {', '.join(RULES)} or module:function; "
+                f"{nearest(value, RULES)}"
+            )
+        return value
+
+
 class SpaceDocument(Document):
-    """A whole space file; the recipe is checked once its holes are filled."""
+    """A whole space file; the recipe is checked once its holes are filled.
+
+    Attributes:
+        recipe: The recipe with its holes.
+        tasks: What is scored.
+        objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
+            list of tasks, each of which is an objective.
+        search: How the space is searched.
+        evaluation: How candidates are scored.
+    """
 
     recipe: dict[str, Any]
     tasks: list[TaskSettings] = Field(min_length=1)
+    objective: dict[str, ObjectiveSettings] = Field(
+        default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
+    )
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -48,3 +88,35 @@ class SpaceDocument(Document):
         if twice:
             raise ValueError(f"every task is listed once; {', '.join(twice)} stands here twice")
         return tasks
+
+    @field_validator("objective", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, list):
+            return {str(task): {"tasks": [task]} for task in value}
+        if isinstance(value, str) or (
+            isinstance(value, dict) and set(value) <= set(ObjectiveSettings.model_fields)
+        ):
+            value = {DEFAULT_OBJECTIVE: value}
+        if not isinstance(value, dict):
+            return value
+        return {
+            name: {"kind": each} if isinstance(each, str) else each for name, each in value.items()
+        }
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        names = [task.name for task in self.tasks]
+        for objective, settings in self.objective.items():
+            for task in settings.tasks or ():
+                if task not in names:
+                    raise ValueError(
+                        f"objective {objective!r} names the task {task!r}, which is not one of the "
+                        f"space's tasks; {nearest(task, names)}"
+                    )
+        if len(self.objective) > 1 and self.search.optimizer not in SEVERAL_OBJECTIVES:
+            raise ValueError(
+                f"{len(self.objective)} objectives ({', '.join(self.objective)}) want an optimizer "
+                f"for several: {' or '.join(SEVERAL_OBJECTIVES)}, got {self.search.optimizer}"
+            )
+        return self

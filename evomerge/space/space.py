@@ -9,6 +9,7 @@ from typing import Any
 from evomerge.checkpoints import locate_models, model_places
 from evomerge.documents import Origin, Place, read_yaml, show_place, validate
 from evomerge.errors import SpaceError
+from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.expressions import Expression, find_holes, parameter_of, parse_expression
@@ -95,6 +96,14 @@ class Space:
         search = self.document.search.model_copy(update=wanted)
         return replace(self, document=self.document.model_copy(update={"search": search}))
 
+    def with_task_dirs(self, folders: Iterable[str]) -> "Space":
+        """Return the space with more folders of lm-eval tasks."""
+        evaluation = self.document.evaluation
+        task_dirs = list(dict.fromkeys([*evaluation.task_dirs, *folders]))
+        evaluation = evaluation.model_copy(update={"task_dirs": task_dirs})
+        document = self.document.model_copy(update={"evaluation": evaluation})
+        return replace(self, document=document)
+
     def model_names(self) -> tuple[str, ...]:
         """Return every model any candidate may need, in the order of the file."""
         return self._model_names(lambda _: True)
@@ -151,9 +160,12 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
         )
     document = validate(SpaceDocument, data, origin, SpaceError)
     recipe = locate_models(document.recipe, origin.folder)
-    folders = [_locate_folder(name, origin.folder) for name in document.evaluation.task_dirs]
+    folders = [_locate(name, origin.folder) for name in document.evaluation.task_dirs]
     evaluation = document.evaluation.model_copy(update={"task_dirs": folders})
-    document = document.model_copy(update={"recipe": recipe, "evaluation": evaluation})
+    tasks = [_locate_lists(task, origin.folder) for task in document.tasks]
+    document = document.model_copy(
+        update={"recipe": recipe, "evaluation": evaluation, "tasks": tasks}
+    )
     holes, dimensions = _read_holes(recipe, origin.inside("recipe"))
     if not dimensions:
         raise SpaceError(
@@ -165,10 +177,17 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     return space
 
 
-def _locate_folder(name: str, folder: Path) -> str:
-    """Return a task folder as the working directory needs it."""
+def _locate(name: str, folder: Path) -> str:
+    """Return a file or folder as the working directory needs it."""
     beside = folder / name
-    return str(beside) if not Path(name).exists() and beside.is_dir() else name
+    return str(beside) if not Path(name).exists() and beside.exists() else name
+
+
+def _locate_lists(task: TaskSettings, folder: Path) -> TaskSettings:
+    """Return a task whose lists of items are found from the working directory."""
+    lists = {"search_list": task.search_list, "holdout_list": task.holdout_list}
+    found = {key: _locate(name, folder) for key, name in lists.items() if name is not None}
+    return task.model_copy(update=found) if found else task
 
 
 def _read_holes(recipe: Any, origin: Origin) -> tuple[tuple[Hole, ...], tuple[Dimension, ...]]:

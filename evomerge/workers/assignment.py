@@ -23,6 +23,7 @@ class WorkerSpec:
         folder: Folder of the space file, for relative task folders.
         device: ``cpu``, ``cuda`` or ``cuda:1``.
         max_threads: Threads that torch may use at most; None means every core.
+        code_confirmed: The user has said, outside the space, that tasks may run code.
     """
 
     models: tuple[str, ...]
@@ -32,6 +33,7 @@ class WorkerSpec:
     folder: str
     device: str = "cpu"
     max_threads: int | None = None
+    code_confirmed: bool = False
 
     @property
     def num_gpus(self) -> int:
@@ -53,6 +55,10 @@ class WorkerInfo:
         objective: Task -> weight, groups and tags expanded.
         load_seconds: Seconds spent on reading sources and building tasks.
         bank_bytes: Bytes of resident source tensors.
+        ids: Split -> task -> the ids of its items.
+        task_keys: Task -> hash of all that decides an item's result beside the weights.
+        members: Task, group or tag as the space names it -> its tasks.
+        smooth: Tasks that a smooth metric stands for while the search goes on.
     """
 
     pid: int
@@ -60,6 +66,10 @@ class WorkerInfo:
     objective: Mapping[str, float]
     load_seconds: float
     bank_bytes: int
+    ids: Mapping[Split, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    task_keys: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    smooth: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,11 +80,13 @@ class Assignment:
         number: Trial number, to match the outcome.
         recipe: The recipe as plain data.
         split: Which items.
+        items: Task -> ids of these items only; None means all of the split.
     """
 
     number: int
     recipe: dict[str, Any]
     split: Split
+    items: Mapping[str, tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,7 @@ class Scored:
         scores: Every item's value.
         seconds: ``materialize`` and ``score``.
         pid: The process that did it.
+        scored_items: How many items the model was asked for; None means all of ``scores``.
     """
 
     number: int
@@ -94,6 +107,7 @@ class Scored:
     scores: ItemScores
     seconds: Mapping[str, float] = field(default_factory=dict)
     pid: int = 0
+    scored_items: int | None = None
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ class LocalPool:
         self._worker: Worker | None = Worker(spec)
         self._assignment: Assignment | None = None
         info = self._worker.info
-        self.info = PoolInfo(1, info.items, info.objective, info.load_seconds, info.bank_bytes)
+        self.info = PoolInfo.of(1, info, info.load_seconds)
 
     def num_free(self) -> int:
         """Return 1 if nothing is under way."""

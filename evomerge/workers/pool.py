@@ -1,12 +1,12 @@
 """One interface to one worker in this process or to many elsewhere."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Protocol, Self
 
 from evomerge.evaluation.settings import Split
-from evomerge.workers.assignment import Assignment, Outcome, WorkerSpec
+from evomerge.workers.assignment import Assignment, Outcome, WorkerInfo, WorkerSpec
 
 __all__ = ["Pool", "PoolInfo", "open_pool"]
 
@@ -21,6 +21,10 @@ class PoolInfo:
         objective: Task -> weight, groups and tags expanded.
         load_seconds: Seconds until the workers were ready.
         bank_bytes: Bytes of resident source tensors in each worker.
+        ids: Split -> task -> the ids of its items.
+        task_keys: Task -> hash of all that decides an item's result beside the weights.
+        members: Task, group or tag as the space names it -> its tasks.
+        smooth: Tasks that a smooth metric stands for while the search goes on.
     """
 
     workers: int
@@ -28,6 +32,25 @@ class PoolInfo:
     objective: Mapping[str, float]
     load_seconds: float
     bank_bytes: int
+    ids: Mapping[Split, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    task_keys: Mapping[str, str] = field(default_factory=dict)
+    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    smooth: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, workers: int, info: WorkerInfo, load_seconds: float) -> "PoolInfo":
+        """Return what a pool of equal workers says of itself."""
+        return cls(
+            workers,
+            info.items,
+            info.objective,
+            load_seconds,
+            info.bank_bytes,
+            info.ids,
+            info.task_keys,
+            info.members,
+            info.smooth,
+        )
 
 
 class Pool(Protocol):

@@ -92,13 +92,7 @@ class RayPool:
             self.close()
             raise
         self._idle = actors
-        self.info = PoolInfo(
-            workers,
-            infos[0].items,
-            infos[0].objective,
-            time.perf_counter() - started,
-            infos[0].bank_bytes,
-        )
+        self.info = PoolInfo.of(workers, infos[0], time.perf_counter() - started)
 
     def num_free(self) -> int:
         """Return the number of idle actors that no repeated assignment waits for."""

@@ -39,7 +39,11 @@ class Worker:
         started = time.perf_counter()
         self._spec = spec
         self._tasks = TaskSet.load(
-            spec.tasks, spec.evaluation, seed=spec.seed, folder=Path(spec.folder)
+            spec.tasks,
+            spec.evaluation,
+            seed=spec.seed,
+            folder=Path(spec.folder),
+            code_confirmed=spec.code_confirmed,
         )
         self._checkpoints = {name: open_checkpoint(name) for name in spec.models}
         largest = max(c.num_parameters for c in self._checkpoints.values())
@@ -56,6 +60,10 @@ class Worker:
             objective=self._tasks.objective.weights,
             load_seconds=time.perf_counter() - started,
             bank_bytes=self._backend.bank_bytes,
+            ids={split: dict(self._tasks.items(split)) for split in splits},
+            task_keys=self._tasks.keys(device=torch.device(spec.device).type),
+            members=self._tasks.members,
+            smooth=tuple(name for name, task in self._tasks.tasks.items() if task.smooth),
         )
 
     def evaluate(self, assignment: Assignment) -> Outcome:
@@ -68,7 +76,7 @@ class Worker:
             evaluator = self._materialize(recipe)
             seconds["materialize"] = time.perf_counter() - started
             started = time.perf_counter()
-            scores = evaluator.score(split)
+            scores = evaluator.score(split, assignment.items)
             seconds["score"] = time.perf_counter() - started
         except (KeyboardInterrupt, SystemExit):
             raise

@@ -219,3 +219,15 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert locate("beside", Path("space")) == "space/beside"
     assert locate("org/name@rev", Path("space")) == "org/name@rev"
     assert locate(str(tmp_path / "here"), Path("space")) == str(tmp_path / "here")
+
+
+def test_the_token_embedding_of_a_model_with_towers(tmp_path: Path) -> None:
+    """The number of tokens stands in the config of the language model."""
+    names = ("model.audio.embed_tokens.weight", "model.language_model.embed_tokens.weight")
+    save_file(
+        {names[0]: torch.zeros(7, 4), names[1]: torch.zeros(11, 4)},
+        tmp_path / "model.safetensors",
+    )
+    config = {"model_type": "llava", "text_config": {"vocab_size": 11, "num_hidden_layers": 1}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert open_checkpoint(tmp_path).token_embedding == names[1]

@@ -170,7 +170,9 @@ def small_models(folder: Path, count: int, size: int, dtype: torch.dtype) -> Non
 MEASURED = """
 import sys
 from pathlib import Path
+import torch
 from evomerge.engine import merge_to_disk
+from evomerge.engine.native import Native
 from evomerge.recipe import parse_recipe
 
 def memory(key):
@@ -179,7 +181,9 @@ def memory(key):
 
 models = [{"model": m, "parameters": {"weight": 0.5, "density": 0.4}} for m in ("a", "b")]
 data = {"merge_method": "ties", "base_model": "base", "models": models, **eval(sys.argv[2])}
-Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+# The loops are compiled and LLVM is loaded before the peak begins anew.
+Native().largest(torch.ones(9))
+Path("/proc/self/clear_refs").write_text("5")
 before = memory("VmRSS")
 merge_to_disk(
     parse_recipe(data), Path("out"), seed=0, folder=Path(sys.argv[1]), shard_bytes=float(1 << 24)
@@ -206,12 +210,16 @@ def test_memory_stays_far_below_the_checkpoint(
         **os.environ,
         "PYTHONPATH": str(reference.GOLDEN.parents[1]),
         "OMP_NUM_THREADS": "1",
+        "EVOMERGE_COMPILE": "always",
+        "EVOMERGE_CACHE": str(tmp_path / "cache"),
     }
     command = [sys.executable, "-c", MEASURED, str(tmp_path), repr(changes)]
-    done = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
+        done = subprocess.run(
+            command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
     written = sum(file.stat().st_size for file in (tmp_path / "out").glob("*.safetensors"))
     shutil.rmtree(tmp_path)
     assert written > one * 0.99

@@ -155,7 +155,16 @@ def make_tasks(folder: Path) -> Path:
     write_jsonl(data / "shots.jsonl", documents(20, seed=2))
     (folder / "results.py").write_text(
         "def bits(doc, results):\n"
-        "    return {'nats': -results[0] / len(doc['text']), 'pair': (results[0], 3)}\n",
+        "    nats = -results[0] / len(doc['text'])\n"
+        "    return {'nats': nats, 'pair': (results[0], 3), 'half': {'nats': nats}, 'local': 1}\n"
+        "def best_half(kept):\n"
+        "    nats = sorted(each['nats'] for each in kept)[: len(kept) // 2]\n"
+        "    return sum(nats) / len(nats)\n"
+        "def make():\n"
+        "    def inner(kept):\n"
+        "        return 1.0\n"
+        "    return inner\n"
+        "local = make()\n",
         encoding="utf-8",
     )
     generation = {"until": ["\n"], "max_gen_toks": 4, "do_sample": False}
@@ -167,7 +176,32 @@ def make_tasks(folder: Path) -> Path:
             "data/test.jsonl",
             output_type="generate_until",
             generation_kwargs=generation,
-            metric_list=[metric("exact_match")],
+            metric_list=[metric("exact_match"), metric("chrf", "chrf")],
+        ),
+        task(
+            "yes_no",
+            "data/other.jsonl",
+            output_type="multiple_choice",
+            doc_to_choice=["a", "b"],
+            doc_to_target="{{gold % 2}}",
+            metric_list=[
+                metric("acc"),
+                metric("f1", "f1"),
+                metric("mcc", "matthews_corrcoef"),
+                metric("brier_score", "brier_score", higher=False),
+            ],
+        ),
+        task(
+            "text",
+            "data/test.jsonl",
+            output_type="loglikelihood_rolling",
+            doc_to_text="",
+            doc_to_target="{{text}} {{answer}}",
+            metric_list=[
+                metric("word_perplexity", "weighted_perplexity", higher=False),
+                metric("byte_perplexity", "weighted_perplexity", higher=False),
+                metric("bits_per_byte", "bits_per_byte", higher=False),
+            ],
         ),
         task(
             "gen_filters",
@@ -194,6 +228,7 @@ def make_tasks(folder: Path) -> Path:
             "last_word",
             "data/other.jsonl",
             output_type="loglikelihood",
+            training_split="train",
             tag="playground_tag",
             metric_list=[metric("acc"), metric("perplexity", "perplexity", higher=False)],
         ),
@@ -205,11 +240,16 @@ def make_tasks(folder: Path) -> Path:
         "rolling",
         "data/other.jsonl",
         output_type="loglikelihood_rolling",
+        training_split="train",
         doc_to_text="",
         doc_to_target="{{text}}",
         metric_list=[metric("nats", higher=False), metric("pair", "weighted_perplexity")],
     )
+    for name, function in (("half", "best_half"), ("local", "local")):
+        rolling["metric_list"].append(metric(name, f"!function results.{function}", higher=False))
     text = yaml.safe_dump(rolling, sort_keys=False) + "process_results: !function results.bits\n"
+    text = text.replace("'!function", "!function").replace("best_half'", "best_half")
+    text = text.replace("results.local'", "results.local")
     (folder / "rolling.yaml").write_text(text, encoding="utf-8")
     unsafe = task("runs_code", "data/test.jsonl", output_type="generate_until", unsafe_code=True)
     (folder / "runs_code.yaml").write_text(yaml.safe_dump(unsafe), encoding="utf-8")

@@ -126,13 +126,17 @@ def test_out_of_memory_is_answered_by_a_smaller_batch(checkpoint_a, task_dir, ba
         if len(inputs[0]) > 16:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    live.model.register_forward_pre_hook(full)
-    if batch_size == "auto":
-        assert evaluator.score("search") == expected
-        assert live.batch_size == 16
-    else:
-        with pytest.raises(EvaluationError, match="ran out of memory with batches of 64"):
-            evaluator.score("search")
+    hook = live.model.register_forward_pre_hook(full)
+    assert evaluator.score("search") == expected
+    assert live.batch_size == 16
+    hook.remove()
+
+    def always_full(_module: object, _inputs: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    live.model.register_forward_pre_hook(always_full)
+    with pytest.raises(EvaluationError, match="ran out of memory with batches of 1;"):
+        evaluator.score("search")
 
 
 def test_what_lm_eval_asserts_is_an_evaluation_error(checkpoint_a, task_dir):

@@ -6,6 +6,7 @@ import pytest
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import content_id, split_items
+from evomerge.evaluation.items import ItemSource
 
 IDS = [content_id({"n": k}) for k in range(100)]
 
@@ -91,3 +92,47 @@ def test_importing_the_package_imports_no_heavy_library():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def sources(**keys):
+    return {"t": ItemSource(**{"search": IDS, "holdout": IDS, **keys})}
+
+
+def test_sides_of_different_splits_share_nothing():
+    source = sources(search=IDS[:60], holdout=IDS[50:])
+    found = split_items(source, seed=0, search_items=None, holdout_items=None)["t"]
+    assert set(found.search) == set(IDS[:50]), "what is in both is held out"
+    assert set(found.holdout) == set(IDS[50:])
+    fewer = split_items(source, seed=0, search_items=10, holdout_items=20)["t"]
+    assert fewer.search == found.search[:10]
+    assert fewer.holdout == found.holdout[:20]
+    with pytest.raises(EvaluationError, match="has 50 different documents for its search items"):
+        split_items(source, seed=0, search_items=51, holdout_items=None)
+
+
+def test_named_items_are_taken_as_they_are():
+    source = sources(search_list=IDS[5:15])
+    found = split_items(source, seed=0, search_items=3, holdout_items=None)["t"]
+    assert found.search == tuple(IDS[5:15])
+    assert set(found.holdout) == set(IDS) - set(IDS[5:15])
+    source = sources(holdout_list=IDS[:30])
+    found = split_items(source, seed=0, search_items=None, holdout_items=None)["t"]
+    assert found.holdout == tuple(IDS[:30])
+    assert set(found.search) == set(IDS[30:])
+
+
+def test_an_item_named_for_both_sides_is_refused():
+    with pytest.raises(EvaluationError, match=f"item {IDS[7]} is named for the search and for"):
+        split_items(
+            sources(search_list=IDS[5:8], holdout_list=IDS[7:20]),
+            seed=0,
+            search_items=None,
+            holdout_items=None,
+        )
+
+
+def test_a_named_item_of_one_task_decides_its_side_in_another():
+    documents = {"other": IDS, **sources(search_list=IDS[:40], holdout_list=IDS[40:70])}
+    both = split_items(documents, seed=0, search_items=10, holdout_items=50)
+    assert not set(both["other"].search) & set(IDS[40:70])
+    assert not set(both["other"].holdout) & set(IDS[:40])

@@ -134,7 +134,7 @@ def test_few_shot_and_chat_template_are_those_of_simple_evaluate(
         "num_fewshot": 3,
     }
     gen = {"max_gen_toks": 6}
-    names = ("gen_filters", "choice")
+    names = ("gen_filters", "choice", "last_word", "rolling")
     task_set = load_set(task_dir, names, holdout_items=20, gen_kwargs=gen, **keys)
     live = live_model(checkpoint_a, task_set.settings)
     fill(live, checkpoint_a)

@@ -10,7 +10,6 @@ from evomerge.evaluation import (
     ItemScores,
     Objective,
     TaskItems,
-    TaskSettings,
     compare,
     mean,
     standard_error,
@@ -20,10 +19,11 @@ from evomerge.evaluation import (
 def scores(seed: int, *, count: int = 50, shift: float = 0.0, higher: bool = True) -> ItemScores:
     rng = np.random.default_rng(seed)
     items = tuple(f"i{k}" for k in range(count))
+    others = tuple(f"j{k}" for k in range(20))
     return ItemScores(
         {
             "a": TaskItems("acc", True, items, rng.normal(size=count) + shift),
-            "b": TaskItems("nats", higher, items[:20], rng.normal(size=20) + shift),
+            "b": TaskItems("nats", higher, others, rng.normal(size=20) + shift),
         }
     )
 
@@ -50,11 +50,6 @@ def test_objective_is_the_weighted_sum_with_its_error():
     assert estimate.value == pytest.approx(0.75 * a.mean() - 0.25 * b.mean())
     assert estimate.stderr == pytest.approx(math.hypot(0.75 * stats.sem(a), 0.25 * stats.sem(b)))
     assert estimate.items == 70
-
-
-def test_default_weight_is_one_over_the_number_of_tasks():
-    tasks = [TaskSettings(name="a", metric="acc"), TaskSettings(name="b", metric="acc", weight=2.0)]
-    assert Objective.from_tasks(tasks).weights == {"a": 0.5, "b": 2.0}
 
 
 def test_objective_names_a_task_that_was_not_scored():
@@ -161,3 +156,26 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(EvaluationError, match=r"trial\.parquet: not a file of per-item results"):
         ItemScores.from_parquet(path)
+
+
+def test_an_item_of_two_tasks_is_one_cluster():
+    """Two metrics of the same documents: the error is that of their sum, item by item."""
+    rng = np.random.default_rng(5)
+    items = tuple(f"i{k}" for k in range(40))
+    both = rng.normal(size=40)
+    parts = {"a": both + 0.1 * rng.normal(size=40), "b": both}
+    scores = ItemScores({n: TaskItems("acc", True, items, v) for n, v in parts.items()})
+    objective = Objective({"a": 0.5, "b": 0.5})
+    combined = 0.5 * parts["a"] + 0.5 * parts["b"]
+    assert objective.estimate(scores).stderr == pytest.approx(stats.sem(combined))
+    other = ItemScores(
+        {
+            "a": TaskItems("acc", True, items, rng.normal(size=40)),
+            "b": TaskItems("acc", True, items[::-1], rng.normal(size=40)),
+        }
+    )
+    theirs = 0.5 * other.by_task["a"].values + 0.5 * other.by_task["b"].values[::-1]
+    result = compare(scores, other, objective)
+    reference = stats.ttest_rel(combined, theirs)
+    assert result.p_value == pytest.approx(reference.pvalue)
+    assert result.interval == pytest.approx(list(reference.confidence_interval(0.95)))

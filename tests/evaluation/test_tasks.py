@@ -1,5 +1,6 @@
 """Loading tasks: what is found, what is refused, and where the data comes from."""
 
+import json
 import os
 from pathlib import Path
 
@@ -12,12 +13,18 @@ from evomerge.evaluation import EvaluationSettings, TaskSet, TaskSettings
 from tests.evaluation.conftest import documents, metric, task, write_jsonl
 
 
-def load(task_dir: Path, *tasks: tuple[str, str], folder: Path = Path(), **keys: object) -> TaskSet:
+def load(
+    task_dir: Path,
+    *tasks: tuple[str, str],
+    folder: Path = Path(),
+    confirmed: bool = False,
+    **keys: object,
+) -> TaskSet:
     settings = EvaluationSettings(
         **{"task_dirs": [str(task_dir)], "search_items": 20, "holdout_items": 30, **keys}
     )
     wanted = [TaskSettings(name=name, metric=metric) for name, metric in tasks]
-    return TaskSet.load(wanted, settings, seed=0, folder=folder)
+    return TaskSet.load(wanted, settings, seed=0, folder=folder, code_confirmed=confirmed)
 
 
 def write_task(folder: Path, entry: dict, rows: list[dict] | None = None) -> None:
@@ -78,13 +85,16 @@ def test_unknown_task_names_the_nearest(task_dir):
     ("name", "wanted", "message"),
     [
         ("choice", "acccc", r"no metric 'acccc'; did you mean 'acc'\? \(valid: acc, acc_norm\)"),
-        ("gen", "acc,none", r"no metric 'acc'; \(valid: exact_match\)"),
+        ("gen", "acc,none", r"no metric 'acc'; \(valid: exact_match, chrf\)"),
         ("gen", "exact_match,strict", r"no filter 'strict'; .*valid: none"),
         ("gen_filters", "exact_match", "for 2 filters; .*exact_match,strict, exact_match,letter"),
         ("gen_filters", "exact_match,lettr", "did you mean 'letter'"),
-        ("last_word", "perplexity", "'perplexity' is not a mean over items"),
-        ("rolling", "pair", "'pair' is not a mean over items .*'weighted_perplexity'"),
-        ("runs_code", "exact_match", "runs code that the model wrote.*allow_code_execution: true"),
+        ("rolling", "local", "aggregated by 'inner'.*metrics of the task that work: nats, pair"),
+        (
+            "runs_code",
+            "exact_match",
+            "allow_code_execution: true in the space's .* and give --allow",
+        ),
     ],
 )
 def test_refusals(task_dir, name, wanted, message):
@@ -93,7 +103,12 @@ def test_refusals(task_dir, name, wanted, message):
 
 
 def test_code_may_be_allowed(task_dir):
-    tasks = load(task_dir, ("runs_code", "exact_match"), allow_code_execution=True)
+    wanted = ("runs_code", "exact_match")
+    with pytest.raises(EvaluationError, match="to allow it, give --allow-code-execution"):
+        load(task_dir, wanted, allow_code_execution=True)
+    with pytest.raises(EvaluationError, match="to allow it, set allow_code_execution: true in"):
+        load(task_dir, wanted, confirmed=True)
+    tasks = load(task_dir, wanted, allow_code_execution=True, confirmed=True)
     assert list(tasks.tasks) == ["runs_code"]
 
 
@@ -180,7 +195,114 @@ def test_a_dataset_of_the_hub_that_is_not_there(tmp_path):
         load(tmp_path, ("hub", "exact_match"))
 
 
+def test_a_limit_keeps_the_first_documents(task_dir):
+    tasks = load(task_dir, ("gen", "exact_match"), limit=52)
+    chosen = [
+        tasks.tasks["gen"].index(item)
+        for s in ("search", "holdout")
+        for item in tasks.items(s)["gen"]
+    ]
+    assert sorted(chosen) == sorted(set(chosen))
+    assert max(chosen) < 52
+    with pytest.raises(EvaluationError, match="task 'gen' has 45 different documents"):
+        load(task_dir, ("gen", "exact_match"), limit=0.75)
+
+
+def test_options_of_simple_evaluate_are_passed_on(task_dir, tmp_path):
+    shots = {"num_fewshot": 2, "lm_eval": {"fewshot_random_seed": 7}}
+    prompts = {}
+    for name, keys in {"seven": shots, "seed": {"num_fewshot": 2}}.items():
+        tasks = load(task_dir, ("choice", "acc"), **keys)
+        task = tasks.tasks["choice"]
+        built = task.build(tasks.items("search")["choice"], None)
+        prompts[name] = [requests[0].args[0] for requests in built.values()]
+    assert prompts["seven"] != prompts["seed"]
+    meta = load(task_dir, ("gen", "exact_match"), lm_eval={"metadata": {"flavour": "mild"}})
+    assert meta.tasks["gen"]._task.config.metadata["flavour"] == "mild"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"predict_only": True},
+            "'predict_only' is not passed on to lm-eval: a search needs scores",
+        ),
+        ({"limit": 3}, "'limit' is not passed on .* write it there"),
+        ({"use_cache": "x"}, "--cache shares them"),
+        ({"fewshot_seed": 3}, "no option 'fewshot_seed'; did you mean 'fewshot_random_seed'"),
+        ({"random_seed": None}, "'random_seed' is a whole number: a run must be repeatable"),
+        ({"metadata": 3}, "'metadata' is a mapping, got 3"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused_with_the_reason(options, message):
+    with pytest.raises(ValidationError, match=message):
+        EvaluationSettings(lm_eval=options)
+
+
+def test_every_option_of_simple_evaluate_is_known():
+    import inspect
+
+    from lm_eval import simple_evaluate
+
+    from evomerge.evaluation import passthrough
+
+    known = {*passthrough.PASSED, *passthrough._REFUSED}
+    assert set(inspect.signature(simple_evaluate).parameters) <= known
+
+
+def load_one(task_dir, **keys):
+    settings = EvaluationSettings(task_dirs=[str(task_dir)])
+    task = TaskSettings(name="gen", metric="exact_match", **keys)
+    return TaskSet.load([task], settings, seed=0, folder=task_dir)
+
+
+def contents(tasks, side):
+    return {tasks.tasks["gen"].document(item)["text"] for item in tasks.items(side)["gen"]}
+
+
+def rows(path):
+    return {row["text"] for row in map(json.loads, path.read_text().splitlines())}
+
+
+def test_splits_of_the_data_set(task_dir, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    tasks = load_one(task_dir, search_split="train", holdout_split="test")
+    assert contents(tasks, "search") == rows(task_dir / "data" / "shots.jsonl")
+    assert contents(tasks, "holdout") == rows(task_dir / "data" / "test.jsonl")
+    both = [item for side in ("search", "holdout") for item in tasks.items(side)["gen"]]
+    built = tasks.tasks["gen"].build(both, None)
+    for item, requests in built.items():
+        assert requests[0].args[0] == f"{tasks.tasks['gen'].document(item)['text']}>"
+    with pytest.raises(EvaluationError, match="no split 'tran'; did you mean 'train'"):
+        load_one(task_dir, search_split="tran")
+    with pytest.raises(EvaluationError, match="an example must never be an item"):
+        load_one(task_dir, search_split="train", num_fewshot=1)
+
+
+def test_lists_of_items(task_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    usual = load_one(task_dir)
+    some = usual.items("search")["gen"][:4]
+    names = tmp_path / "search.txt"
+    names.write_text("# mine\n" + "\n".join(some) + "\n\n0  # lm-eval's first\n")
+    tasks = load_one(task_dir, search_list=str(names))
+    first = tasks.tasks["gen"].sides["search"].ids[0]
+    assert set(tasks.items("search")["gen"]) == {*some, first}
+    assert len(tasks.items("holdout")["gen"]) == 60 - len({*some, first})
+    names.write_text("0\n60\n")
+    with pytest.raises(EvaluationError, match=r"search\.txt:2: task 'gen' has no item '60'"):
+        load_one(task_dir, search_list=str(names))
+    with pytest.raises(EvaluationError, match=r"list of items 'gone\.txt' is neither here nor in"):
+        load_one(task_dir, holdout_list="gone.txt")
+    names.write_text("0\n1\n")
+    with pytest.raises(EvaluationError, match="is named for the search and for the held-out"):
+        load_one(task_dir, search_list=str(names), holdout_list=str(names))
+
+
 def test_settings_are_checked():
+    with pytest.raises(ValidationError, match="a whole number of documents, or a share below 1"):
+        EvaluationSettings(limit=2.5)
     with pytest.raises(ValidationError, match="weight 0"):
         TaskSettings(name="gen", metric="acc", weight=0)
     with pytest.raises(ValidationError):

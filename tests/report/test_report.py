@@ -19,7 +19,13 @@ def browser():
 
 def test_the_report_has_table_figures_and_recipe(quickstart):
     page = (quickstart[0] / "report.html").read_text()
-    for text in ("better than the best parent", "The search", "Held-out items", "merge_method"):
+    for text in (
+        "better than the best parent",
+        "The search",
+        "Held-out items",
+        "merge_method",
+        "search score minus",
+    ):
         assert text in page
     assert page.count('class="plotly-graph-div"') == 3
     assert 'src="http' not in page.split("<h2>")[0]

@@ -9,7 +9,9 @@ import yaml
 
 from evomerge.evaluation import ItemScores, TaskItems
 from evomerge.search import RunDirectory, SilentMonitor, Study, open_storage
+from evomerge.search.cache import ResultCache
 from evomerge.search.driver import Driver
+from evomerge.search.finalists import choose_finalists
 from evomerge.space import parse_space
 from evomerge.workers import Failed, PoolInfo, Scored
 
@@ -26,6 +28,7 @@ tasks:
 search: {trials: 30, population: 5}
 """
 ITEMS = 40
+IDS = {split: tuple(f"{split}{i}" for i in range(ITEMS)) for split in ("search", "holdout")}
 
 
 class StoppedError(Exception):
@@ -46,9 +49,11 @@ def score(assignment):
     for index, name in enumerate(("a", "b")):
         right = 1 - abs(weights[index % len(weights)] - 0.7)
         values = (np.linspace(0, 1, ITEMS) < right).astype(float)
-        items = tuple(f"{assignment.split}{i}" for i in range(ITEMS))
-        tasks[name] = TaskItems("acc", True, items, values)
-    return Scored(assignment.number, assignment.split, ItemScores(tasks), {"score": 0.0}, 1)
+        tasks[name] = TaskItems("acc", True, IDS[assignment.split], values)
+    scores = ItemScores(tasks)
+    if assignment.items is not None:
+        scores = scores.select(assignment.items)
+    return Scored(assignment.number, assignment.split, scores, {"score": 0.0}, 1)
 
 
 class InstantPool:
@@ -57,12 +62,19 @@ class InstantPool:
     def __init__(self, workers=1, pick=lambda busy: 0, stop_after=None):
         counts = {"a": ITEMS, "b": ITEMS}
         self.info = PoolInfo(
-            workers, {"search": counts, "holdout": counts}, {"a": 0.5, "b": 0.5}, 0.0, 0
+            workers,
+            {"search": counts, "holdout": counts},
+            {"a": 0.5, "b": 0.5},
+            0.0,
+            0,
+            ids={split: {"a": ids, "b": ids} for split, ids in IDS.items()},
+            task_keys={"a": "one", "b": "two"},
         )
         self.busy = []
         self.pick = pick
         self.left = stop_after
         self.scored = []
+        self.num_items = 0
 
     def num_free(self):
         return self.info.workers - len(self.busy)
@@ -80,24 +92,31 @@ class InstantPool:
             self.left -= 1
         assignment = self.busy.pop(self.pick(self.busy))
         self.scored.append((assignment.number, assignment.split))
-        return score(assignment)
+        outcome = score(assignment)
+        if isinstance(outcome, Scored):
+            self.num_items += outcome.scores.num_items
+        return outcome
 
 
 class Harness:
     """A study on disk that drivers fill."""
 
-    def __init__(self, path: Path, **search):
+    def __init__(self, path: Path, top=None, cache=None, **search):
         data = yaml.safe_load(SPACE)
         data["search"] |= search
+        data |= top or {}
+        self.cache = cache
         self.space = parse_space(data)
         self.directory = RunDirectory(path)
         self.directory.create()
 
     def study(self):
-        return Study(open_storage(self.directory.study_url), "s", self.space.dimensions)
+        names = tuple(self.space.document.objective)
+        return Study(open_storage(self.directory.study_url), "s", self.space.dimensions, names)
 
-    def drive(self, pool):
+    def drive(self, pool, holdout=False):
         study = self.study()
+        cache = self.cache and ResultCache(self.cache, pool.info, {"m/math": "f00"}, 0)
         driver = Driver(
             self.space,
             study,
@@ -106,9 +125,12 @@ class Harness:
             SilentMonitor(),
             session=0,
             started=time.perf_counter(),
+            cache=cache,
         )
         driver.score_baselines()
         driver.search()
+        if holdout:
+            driver.score_holdout(choose_finalists(study, 3))
         return study
 
     def drive_until_stopped(self, pool):

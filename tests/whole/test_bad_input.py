@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import yaml
 
-from tests.conftest import ROOT, evomerge, small_space
+from tests.conftest import ROOT, evomerge, small_space, succeed
 
 MODELS = ROOT / "search_spaces" / "playground"
 
@@ -111,6 +111,27 @@ def test_unknown_task(tmp_path, space):
     message = run_refused(tmp_path, space(lambda d: d["tasks"][0].update(name="playground_ad")))
     assert "playground_ad" in message
     assert "playground_add" in message
+
+
+def test_tasks_of_an_included_path_and_code_that_both_must_allow(tmp_path, space):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    task = yaml.safe_load((ROOT / "tasks" / "playground" / "playground_add.yaml").read_text())
+    task |= {"task": "runs_code", "unsafe_code": True}
+    task["dataset_kwargs"]["data_files"]["test"] = str(ROOT / "tasks" / "playground" / "add.jsonl")
+    (folder / "runs_code.yaml").write_text(yaml.safe_dump(task))
+
+    def change(data):
+        data["tasks"] = [{"name": "runs_code", "metric": "exact_match"}]
+        data["evaluation"]["allow_code_execution"] = True
+
+    path = space(change)
+    assert "no lm-eval task is named 'runs_code'" in run_refused(tmp_path, path)
+    arguments = (path, "--include-path", folder)
+    message = refuse("run", *arguments, "--out", tmp_path / "run")
+    assert "to allow it, give --allow-code-execution at the command line" in message
+    done = succeed("check", *arguments, "--allow-code-execution")
+    assert "task runs_code: 40 search items, 60 held-out items" in done.stdout
 
 
 def test_unknown_metric(tmp_path, space):

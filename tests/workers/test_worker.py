@@ -54,7 +54,7 @@ def test_a_candidate_that_raises_fails_and_the_next_one_is_scored_as_ever(pool, 
     before = score(pool, parent_recipe(ADD))
     evaluator = pool._worker._evaluator
 
-    def broken(split):
+    def broken(split, items):
         raise RuntimeError("out of luck")
 
     monkeypatch.setattr(evaluator, "score", broken)

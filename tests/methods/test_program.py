@@ -1,8 +1,9 @@
-"""Formulas do what kernels do, in every bit."""
+"""Programs do what kernels do, in every bit."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,35 +13,50 @@ from evomerge.engine.facts import FactStore, TensorFacts
 from evomerge.engine.workspace import Workspace
 from evomerge.methods import METHODS
 from evomerge.methods.draws import draw_bound, draw_key
-from evomerge.methods.exact import anchors
 from evomerge.methods.fields import Sparse, TaskVector
-from evomerge.methods.formulas import fields_formula, formula, sums
 from evomerge.methods.interface import Kernel, Settings
+from evomerge.methods.linear import LinearCombination
+from evomerge.methods.program import Program, written
 from evomerge.methods.sparsifiers import Drop
 
-FUSED = (
-    "linear",
-    "slerp",
-    "task_arithmetic",
-    "ties",
-    "dare_ties",
-    "dare_linear",
-    "breadcrumbs",
-    "breadcrumbs_ties",
-    "della",
-    "della_linear",
-    "sce",
-    "model_stock",
-    "nuslerp",
-    "multislerp",
-    "karcher",
-    "passthrough",
-)
+NOT_WRITTEN = ("arcee_fusion",)
+
+NUMPY: dict[str, Any] = {
+    "F": np.float32,
+    "I": lambda value: np.asarray(value).astype(np.int32),
+    "where": np.where,
+    "at_least": np.maximum,
+    "abs": np.abs,
+}
+"""The language of programs, for arrays."""
 
 
-def facts_of(tensors: Sequence[torch.Tensor], workspace: Workspace) -> TensorFacts:
+def evaluate(program: Program, tensors: Sequence[torch.Tensor]) -> list[np.ndarray[Any, Any]]:
+    """Return the results of a program for all elements, stretch by stretch."""
+    numel = tensors[0].numel()
+    found = []
+    for part in program.parts(numel):
+        names = {f"f{i}": number for i, number in enumerate(part.floats)}
+        names |= {f"n{i}": np.int64(number) for i, number in enumerate(part.integers)}
+        here = slice(part.start, part.stop)
+        names |= {f"x{i}": tensors[k][here].float().numpy() for i, k in enumerate(program.inputs)}
+        names |= {
+            f"t{i}": tensor[here].numpy().astype(np.int64)
+            for i, tensor in enumerate(program.tensors)
+        }
+        names["index"] = np.arange(part.start, part.stop)
+        for line in program.lines:
+            exec(line, NUMPY, names)  # noqa: S102 - our own lines
+        results = [names[name] for name in program.results]
+        found.append([np.broadcast_to(value, part.stop - part.start) for value in results])
+    return [np.concatenate(parts) for parts in zip(*found, strict=True)]
+
+
+def facts_of(
+    tensors: Sequence[torch.Tensor], workspace: Workspace, *, keep: bool = True
+) -> TensorFacts:
     return TensorFacts(
-        FactStore(keep=True),
+        FactStore(keep=keep),
         [tensor.reshape(-1) for tensor in tensors],
         "abcdefgh"[: len(tensors)],
         workspace=workspace,
@@ -77,13 +93,13 @@ def models(seed: int, count: int, shape: tuple[int, ...], kind: str) -> list[tor
 
 @given(
     st.integers(0, 2**32),
-    st.sampled_from(FUSED),
+    st.sampled_from(sorted(set(METHODS) - set(NOT_WRITTEN))),
     st.integers(1, 40),
     st.sampled_from(["plain", "bfloat16", "sparse"]),
     st.booleans(),
 )
 @settings(max_examples=300)
-def test_a_formula_equals_its_kernel(
+def test_a_program_equals_its_kernel(
     seed: int, method: str, rows: int, kind: str, normalize: bool
 ) -> None:
     spec = METHODS[method]
@@ -97,38 +113,35 @@ def test_a_formula_equals_its_kernel(
     wanted = torch.empty(flat[0].numel())
     workspace.enter(flat, 0, wanted.numel())
     kernel(workspace, wanted)
-    found = formula(kernel)
-    assert found is not None
-    inputs = [flat[i].float() for i in found.inputs]
-    merged = torch.cat(
-        [
-            found.function(
-                [x[start:stop] for x in inputs], [t[start:stop] for t in found.tensors], *numbers
-            )
-            for start, stop, *numbers in found.parts(wanted.numel())
-        ]
-    )
-    assert torch.equal(merged, wanted)
+    program = written(kernel)
+    assert program is not None
+    (merged,) = evaluate(program, flat)
+    assert np.array_equal(merged, wanted.numpy())
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(FUSED)))
-def test_other_methods_have_none(method: str) -> None:
+@pytest.mark.parametrize("method", NOT_WRITTEN)
+def test_what_cannot_be_written(method: str) -> None:
     tensors = models(0, METHODS[method].max_models or 3, (4, 5), "plain")
     facts = facts_of(tensors, Workspace(torch.device("cpu")))
-    assert formula(kernel_of(method, facts, len(tensors))) is None
+    assert written(kernel_of(method, facts, len(tensors))) is None
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5000), st.floats(0.05, 0.95))
-def test_sums_of_a_formula_equal_the_fact(seed: int, size: int, density: float) -> None:
+def test_fields_equal_what_is_added_up(seed: int, size: int, density: float) -> None:
     tensors = models(seed, 2, (size,), "plain")
     facts = facts_of(tensors, Workspace(torch.device("cpu"), 64))
     for field in (TaskVector(1), Sparse(1, Drop(facts.draws(1), draw_bound(density)))):
-        found = fields_formula([field])
-        assert found is not None
-        values = found.function(tensors, list(found.tensors), found.floats, found.integers)
-        bound = facts.extreme(0) + facts.extreme(1)
-        grids = torch.tensor(anchors(bound, torch.float32))
-        coarse, fine = sums(values, grids).tolist()
-        assert coarse + fine == facts.total(field)
-        exact = float(values.abs().double().sum())
+        program = written(field)
+        assert program is not None
+        (values,) = evaluate(program, tensors)
+        exact = float(np.abs(values.astype(np.float64)).sum())
         assert facts.total(field) == pytest.approx(exact, rel=1e-9)
+
+
+def test_one_form_serves_all_numbers() -> None:
+    programs = [written(LinearCombination(weights)) for weights in ((0.5, 0.5), (0.3, 0.7))]
+    keys = [program.key() for program in programs if program is not None]
+    assert keys[0] == keys[1]
+    other = written(LinearCombination((0.5, 0.0)))
+    assert other is not None
+    assert other.key() != keys[0]

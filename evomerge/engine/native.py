@@ -1,0 +1,365 @@
+"""Programs run as native loops: each source is read once and the result written once.
+
+What a loop computes has the same bits as the blocked kernels and facts: every operation is a
+float32 operation of its own, in the same order, and sums are exact. Work is cut into pieces for
+threads, and a merge goes on while the next tensor is prepared.
+"""
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from evomerge.engine.magnitudes import rank_type
+from evomerge.engine.native_code import Loop, cache_folder, load_loop
+from evomerge.engine.native_loops import loop_source
+from evomerge.errors import PrerequisiteError
+from evomerge.methods.draws import LEVELS, Draws
+from evomerge.methods.exact import anchors
+from evomerge.methods.fields import TaskVector
+from evomerge.methods.interface import Field, Kernel
+from evomerge.methods.program import Numbers, Program, written
+
+__all__ = ["Native", "native_loops", "prompt_threads"]
+
+_LARGEST = 2**31 - 1
+_PIECE = 1 << 20
+_LITTLE = 1 << 15
+"""Up to so many elements the threads would take longer to begin."""
+_TURN_SECONDS = 2e-4
+_PAYS = 20_000_000
+_FEW = 16  # a piece has so many times fewer elements near a threshold
+_LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
+_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+_CHOICES = ("auto", "never", "always")
+_log = logging.getLogger(__name__)
+
+Integers = np.ndarray[Any, np.dtype[np.int64]]
+Patterns = np.ndarray[Any, np.dtype[np.int32]]
+Piece = tuple[Numbers, int, int]
+
+
+def native_loops(device: torch.device, elements: int) -> "Native | None":
+    """Return the native loops for a merge, or None where they would not pay.
+
+    `EVOMERGE_COMPILE` is `auto` (the default), `never` or `always`.
+
+    Args:
+        device: Where it happens.
+        elements: Number of elements of the merged model.
+
+    Raises:
+        PrerequisiteError: if the variable has another value.
+    """
+    choice = os.environ.get("EVOMERGE_COMPILE", "auto")
+    if choice not in _CHOICES:
+        raise PrerequisiteError(f"EVOMERGE_COMPILE={choice!r}: want {', '.join(_CHOICES)}")
+    if device.type != "cpu" or choice == "never" or (choice == "auto" and elements < _PAYS):
+        return None
+    return Native()
+
+
+@contextmanager
+def prompt_threads() -> Iterator[None]:
+    """Let threads take turns more often: a loop that ends must not wait 5 ms for the next."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(min(before, _TURN_SECONDS))
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+class _Job:
+    """A loop and what it goes over."""
+
+    def __init__(self, loop: Loop, program: Program, inputs: Sequence[torch.Tensor]) -> None:
+        self._loop = loop
+        # The loop knows addresses only: the tensors must live as long as the job.
+        self._tensors = [*(inputs[i] for i in program.inputs), *program.tensors]
+        self._places = [tensor.data_ptr() for tensor in self._tensors]
+        self.parts = list(program.parts(self._tensors[0].numel()))
+
+    def pieces(self) -> Iterator[Piece]:
+        """Yield stretches for the threads, as many for each."""
+        threads = torch.get_num_threads()
+        for part in self.parts:
+            size = part.stop - part.start
+            shares = -(-size // (_PIECE * threads)) * threads if size > _LITTLE else 1
+            length = -(-size // shares // 64) * 64
+            for start in range(part.start, part.stop, length):
+                yield part, start, min(start + length, part.stop)
+
+    def run(self, piece: Piece, *further: "np.ndarray[Any, Any] | int") -> int:
+        """Go over a piece, with the loop's own arrays and numbers."""
+        numbers, start, stop = piece
+        arrays = (numbers.floats, numbers.integers, *further)
+        return self._loop(
+            *self._places,
+            *(x if isinstance(x, int) else x.ctypes.data for x in arrays),
+            start,
+            stop,
+        )
+
+
+class Native:
+    """The native loops of one process; its methods return None where a loop cannot do it.
+
+    Attributes:
+        folder: Where compiled loops are kept.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Use the loops in a folder.
+
+        Args:
+            folder: Where compiled loops are kept; `cache_folder()` if not given.
+        """
+        self.folder = folder or cache_folder()
+        self._loops: dict[Hashable, Loop | None] = {}
+        self._pool: ThreadPoolExecutor | None = None
+        self._num_threads = 0
+
+    def merge(
+        self, kernel: Kernel, inputs: Sequence[torch.Tensor], dtype: torch.dtype, out: torch.Tensor
+    ) -> Callable[[], bool] | None:
+        """Begin to merge a whole tensor.
+
+        Args:
+            kernel: What to do.
+            inputs: The flat sources; they must not change until the end.
+            dtype: Type to which the result is rounded.
+            out: Where it goes, flat.
+
+        Returns:
+            What waits for the end and tells whether the type holds all numbers.
+        """
+        if not _suits([out]):
+            return None
+        job = self._job("merge", written(kernel), inputs, (dtype, out.dtype))
+        if job is None:
+            return None
+        goal = out.data_ptr()
+        alone = out.numel() <= _LITTLE
+        running = [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()]
+        return lambda: all([future.result() == 0 for future in running]) and job is not None  # noqa: C419 - all of them
+
+    def largest(self, tensor: torch.Tensor) -> float | None:
+        """Return the largest magnitude of a flat tensor; not finite if one of them is not."""
+        program = Program()
+        program.results = (program.load(0),)
+        job = self._job("largest", program, [tensor])
+        if job is None:
+            return None
+        pattern = max(self._all(job.run, job.pieces()))
+        return float(np.int32(pattern).view(np.float32))
+
+    def totals(
+        self, fields: Sequence[Field], inputs: Sequence[torch.Tensor], bound: float
+    ) -> list[float] | None:
+        """Return the sums of the magnitudes of fields.
+
+        Args:
+            fields: What to add up.
+            inputs: The flat sources.
+            bound: No element is larger.
+        """
+        job = self._job("totals", written(*fields), inputs)
+        if job is None:
+            return None
+        grids = np.array(anchors(bound, torch.float32), dtype=np.float32)
+
+        def add(piece: Piece) -> Integers:
+            sums = np.zeros(2 * len(fields), np.int64)
+            job.run(piece, grids, sums)
+            return sums
+
+        sums = np.sum(self._all(add, job.pieces()), axis=0)
+        near, far = np.spacing(grids).tolist()
+        return [float(sums[i]) * near + float(sums[i + 1]) * far for i in range(0, len(sums), 2)]
+
+    def levels(
+        self, i: int, draws: Draws, inputs: Sequence[torch.Tensor], bound: float
+    ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
+        """Return the exact sums, in two parts, of the magnitudes that each level of draws has.
+
+        Args:
+            i: Whose task vector it is about.
+            draws: The random numbers.
+            inputs: The flat sources.
+            bound: No element is larger.
+        """
+        program = Program()
+        program.results = (TaskVector(i).write(program), program.draw(draws))
+        job = self._job("levels", program, inputs)
+        if job is None:
+            return None
+        grids = np.array(anchors(bound, torch.float32), dtype=np.float32)
+
+        def add(piece: Piece) -> Integers:
+            table = np.zeros(2 * LEVELS, np.int64)
+            job.run(piece, grids, table, _LEVEL_SHIFT, LEVELS)
+            return table
+
+        table = np.sum(self._all(add, job.pieces()), axis=0).reshape(2, LEVELS)
+        near, far = np.spacing(grids).tolist()
+        return table[0] * near, table[1] * far
+
+    def scan(
+        self,
+        field: Field,
+        inputs: Sequence[torch.Tensor],
+        work: Callable[[int, Patterns], Any],
+        *,
+        length: int = _PIECE // 4,
+        starts: Iterable[int] | None = None,
+    ) -> list[Any] | None:
+        """Give the magnitudes of a field, as bit patterns, to a function.
+
+        Args:
+            field: Whose.
+            inputs: The flat sources.
+            work: Called in the threads with the index of the first element and the patterns.
+            length: Elements given at a time.
+            starts: First elements of the stretches; all of the tensor if not given.
+
+        Returns:
+            The results in order.
+        """
+        job = self._job("patterns", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+        numel = inputs[0].numel()
+
+        def give(piece: Piece) -> Any:
+            patterns = np.empty(piece[2] - piece[1], np.int32)
+            job.run(piece, patterns)
+            return work(piece[1], patterns)
+
+        firsts = range(0, numel, length) if starts is None else starts
+        pieces = ((job.parts[0], first, min(first + length, numel)) for first in firsts)
+        return self._all(give, pieces)
+
+    def within(
+        self, field: Field, inputs: Sequence[torch.Tensor], low: int, high: int
+    ) -> tuple[int, np.ndarray[Any, Any], Patterns] | None:
+        """Look for the magnitudes of a field, as bit patterns, from `low` to `high`.
+
+        Returns:
+            How many are above, and the indices and patterns of those inside, in their order.
+        """
+        job = self._job("within", written(field), inputs)
+        if job is None:
+            return None
+
+        def look(piece: Piece) -> tuple[int, np.ndarray[Any, Any], Patterns]:
+            counts = np.zeros(2, np.int64)
+            room = (piece[2] - piece[1]) // _FEW
+            while True:
+                places, patterns = np.empty(room, np.uint32), np.empty(room, np.int32)
+                job.run(piece, places, patterns, counts, low, high, room)
+                if counts[1] <= room:
+                    break
+                room = int(counts[1])
+            inside = int(counts[1])
+            return int(counts[0]), places[:inside], patterns[:inside]
+
+        found = self._all(look, job.pieces())
+        above = sum(part[0] for part in found)
+        where, patterns = (np.concatenate([part[k] for part in found]) for k in (1, 2))
+        return above, where, patterns
+
+    def place(
+        self,
+        field: Field,
+        inputs: Sequence[torch.Tensor],
+        pattern: int,
+        number: int,
+        stretch: range,
+    ) -> int | None:
+        """Return the index of the `number`-th magnitude of a pattern in a stretch."""
+        job = self._job("place", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+        return job.run((job.parts[0], stretch.start, stretch.stop), pattern, number)
+
+    def ranks(self, i: int, inputs: Sequence[torch.Tensor], row: int) -> torch.Tensor | None:
+        """Return each element's place in its row by magnitude of task vector i.
+
+        Args:
+            i: Whose task vector.
+            inputs: The flat sources.
+            row: Elements in a row.
+        """
+        kind = rank_type(row)
+        name = "ranks16" if kind == torch.int16 else "ranks32"
+        job = self._job(name, written(TaskVector(i)), inputs)
+        if job is None:
+            return None
+        ranks = torch.empty(inputs[0].numel(), dtype=kind)
+        goal, rows = ranks.numpy(), len(ranks) // row
+
+        def rank(piece: Piece) -> None:
+            job.run(piece, np.empty(1024, np.uint32), np.empty(2 * row, np.uint64), goal, row)
+
+        step = max(_PIECE // 8 // row, 1)
+        starts = range(0, rows, step)
+        pieces = [(job.parts[0], first, min(first + step, rows)) for first in starts]
+        self._all(rank, pieces, alone=ranks.numel() <= _LITTLE)
+        return ranks
+
+    def _job(
+        self,
+        name: str,
+        program: Program | None,
+        inputs: Sequence[torch.Tensor],
+        goal: tuple[torch.dtype, torch.dtype] | None = None,
+    ) -> _Job | None:
+        if program is None or not program.inputs or not _suits(inputs):
+            return None
+        types = tuple(inputs[i].dtype for i in program.inputs)
+        key = (name, program.key(), types, goal)
+        if key not in self._loops:
+            rounded, out = goal or (None, None)
+            try:
+                loop = load_loop(loop_source(name, program, types, rounded, out), self.folder)
+            except Exception as error:  # noqa: BLE001 - whatever a compiler does, there is a way
+                _log.warning("a loop could not be compiled, the slower way is taken: %s", error)
+                self._loops[key] = None
+            else:
+                self._loops[key] = loop
+        found = self._loops[key]
+        return None if found is None else _Job(found, program, inputs)
+
+    def _begin(self, work: Callable[..., Any], *arguments: Any, alone: bool) -> "Future[Any]":
+        """Give work to the threads; do it now if there is one only, or it is little."""
+        threads = torch.get_num_threads()
+        if threads == 1 or alone:
+            done: Future[Any] = Future()
+            done.set_result(work(*arguments))
+            return done
+        if self._pool is None or threads != self._num_threads:
+            self._pool = ThreadPoolExecutor(threads, "evomerge-loop")
+            self._num_threads = threads
+        return self._pool.submit(work, *arguments)
+
+    def _all(
+        self, work: Callable[[Piece], Any], pieces: Iterable[Piece], *, alone: bool | None = None
+    ) -> list[Any]:
+        todo = list(pieces)
+        if alone is None:
+            alone = sum(stop - start for _, start, stop in todo) <= _LITTLE
+        return [future.result() for future in [self._begin(work, p, alone=alone) for p in todo]]
+
+
+def _suits(tensors: Sequence[torch.Tensor]) -> bool:
+    return 0 < tensors[0].numel() <= _LARGEST and all(
+        x.dtype in _TYPES and x.is_contiguous() and x.device.type == "cpu" for x in tensors
+    )

@@ -1,0 +1,275 @@
+"""Native loops give the bits of the blocked kernels and facts; compiled here for real."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
+from evomerge.engine.magnitudes import row_ranks
+from evomerge.engine.native import Native, native_loops
+from evomerge.engine.workspace import Workspace
+from evomerge.errors import EvaluationError, PrerequisiteError
+from evomerge.methods import METHODS
+from evomerge.methods.draws import draw_bound, level_bound
+from evomerge.methods.fields import Sparse, TaskVector, Variance
+from evomerge.methods.interface import Kernel, Threshold
+from evomerge.methods.linear import LinearCombination
+from evomerge.methods.sce import Energy
+from evomerge.methods.sparsifiers import Drop, RankedDrop, Selection, Trim, Window
+from evomerge.methods.task_vectors import TaskVectors
+from tests.engine import reference
+from tests.methods.test_program import NOT_WRITTEN, facts_of, kernel_of, models
+
+CPU = torch.device("cpu")
+SIZES = (1, 65, 40_021, 2_200_003)
+
+
+@pytest.fixture(scope="module")
+def native(request: pytest.FixtureRequest) -> Native:
+    # Kept from run to run: what is there is still used, so that loading is tested too.
+    return Native(Path(request.config.cache.mkdir("loops")))
+
+
+def blocked(kernel: Kernel, tensors: list[torch.Tensor]) -> torch.Tensor:
+    workspace = Workspace(CPU)
+    wanted = torch.empty(tensors[0].numel())
+
+    def merge(space: Workspace) -> None:
+        kernel(space, space.result())
+        wanted[space.start : space.start + space.result().numel()] = space.result()
+
+    workspace.each(tensors, merge)
+    return wanted
+
+
+def fused(
+    native: Native, kernel: Kernel, tensors: list[torch.Tensor], dtype: torch.dtype
+) -> torch.Tensor:
+    out = torch.empty(tensors[0].numel(), dtype=dtype)
+    finite = native.merge(kernel, tensors, dtype, out)
+    assert finite is not None
+    assert finite()
+    return out
+
+
+@pytest.mark.parametrize("method", sorted(set(METHODS) - set(NOT_WRITTEN)))
+def test_every_method(native: Native, method: str) -> None:
+    spec = METHODS[method]
+    count = spec.max_models or 4
+    count += 1 if spec.base == "optional" and not spec.base_is_source else 0
+    tensors = models(3, count, (907, 67), "bfloat16")
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    kernels = [
+        kernel_of(method, facts_of(tensors, Workspace(CPU, native=loops)), count, select_topk=0.4)
+        for loops in (native, None)
+    ]
+    wanted = blocked(kernels[1], flat)
+    assert torch.equal(fused(native, kernels[0], flat, torch.bfloat16), wanted.bfloat16())
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_kind_of_sparsifier_at_once(native: Native, size: int) -> None:
+    tensors = models(size, 6, (size,), "bfloat16")
+    facts = facts_of(tensors, Workspace(CPU))
+    threshold = Threshold(0.1, size // 2)
+    kernel = TaskVectors(
+        weights=(0.5, 0.4, 0.3, -0.2, 0.1),
+        gains=(0.5, 0.8, 0.6, -0.2, 0.1),
+        sparsifiers=(
+            Trim(threshold),
+            Window(Trim(Threshold(0.05, None)), threshold),
+            Drop(facts.draws(3), draw_bound(0.4)),
+            RankedDrop(facts.draws(4), facts.ranks(4), draw_bound(0.2), 100),
+            None,
+        ),
+        elect=True,
+        normalize=True,
+        scale=1.3,
+    )
+    wanted = blocked(kernel, tensors)
+    assert torch.equal(fused(native, kernel, tensors, torch.bfloat16), wanted.bfloat16())
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("rounded", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("out", [torch.float32, torch.bfloat16, torch.float16])
+def test_types(native: Native, kind: torch.dtype, rounded: torch.dtype, out: torch.dtype) -> None:
+    numbers = torch.randn(1000) * 2.0 ** torch.randint(-30, 10, (1000,))
+    source = numbers.to(kind)
+    goal = torch.empty(1000, dtype=out)
+    finite = native.merge(LinearCombination((1.7,)), [source], rounded, goal)
+    assert finite is not None
+    assert finite()
+    wanted = (source.float() * 1.7).to(rounded).to(out)
+    assert torch.equal(goal.view(-1), wanted)
+
+
+def test_what_a_type_cannot_hold(native: Native) -> None:
+    source = torch.full((70_000,), 60_000.0)
+    source[69_999] = 40_000.0
+    for factor, holds in ((1.0, True), (1.1, False)):
+        goal = torch.empty(70_000, dtype=torch.float16)
+        finite = native.merge(LinearCombination((factor,)), [source], torch.float16, goal)
+        assert finite is not None
+        assert finite() is holds
+
+
+def test_largest(native: Native) -> None:
+    for kind in (torch.float32, torch.bfloat16, torch.float16):
+        tensor = torch.randn(50_000).to(kind)
+        assert native.largest(tensor) == float(tensor.float().abs().max())
+    tensor[777] = float("-inf")
+    assert native.largest(tensor) == float("inf")
+    tensor[40_000] = float("nan")
+    assert np.isnan(native.largest(tensor))
+
+
+def test_sums(native: Native) -> None:
+    tensors = models(5, 4, (50_021,), "plain")
+    plain, fast = (facts_of(tensors, Workspace(CPU, native=loops)) for loops in (None, native))
+    field = Sparse(1, Drop(plain.draws(1), draw_bound(0.3)))
+    inputs = (0, 1, 2, 3)
+    selection = Selection(Variance(inputs), plain.threshold(Variance(inputs), 9000))
+    energies = [Energy(inputs, i, selection) for i in (1, 2, 3)]
+    fields = [TaskVector(2), field, *energies]
+    assert fast.totals(fields) == plain.totals(fields)
+    # 0.25 is a level of the tables.
+    level = Sparse(1, Drop(plain.draws(1), level_bound(1024)))
+    assert fast.total(level) == plain.total(level)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "sparse"])
+def test_thresholds(native: Native, kind: str, keep: bool) -> None:
+    tensors = models(8, 3, (90_001,), kind)
+    plain, fast = (
+        facts_of(tensors, Workspace(CPU, native=loops), keep=keep) for loops in (None, native)
+    )
+    for field in (TaskVector(1), Variance((0, 1, 2))):
+        for kept in (1, 2, 450, 45_000, 90_000, 90_001):
+            assert fast.threshold(field, kept) == plain.threshold(field, kept)
+
+
+@pytest.mark.parametrize("row", [1, 5, 767, 40_000])
+def test_ranks(native: Native, row: int) -> None:
+    tensors = models(9, 2, (3, row), "bfloat16")
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    found = native.ranks(1, flat, row)
+    assert found is not None
+    wanted = row_ranks((flat[1].float() - flat[0].float()).abs(), row)
+    assert found.dtype == wanted.dtype
+    assert torch.equal(found, wanted)
+
+
+def test_what_it_leaves_alone(native: Native) -> None:
+    kernel = LinearCombination((0.5, 0.5))
+    wide = [torch.ones(9, dtype=torch.float64)] * 2
+    assert native.merge(kernel, wide, torch.float32, torch.empty(9)) is None
+    gaps = [torch.ones(18)[::2]] * 2
+    assert native.merge(kernel, gaps, torch.float32, torch.empty(9)) is None
+    empty = [torch.ones(0)] * 2
+    assert native.merge(kernel, empty, torch.float32, torch.empty(0)) is None
+
+
+def test_code_that_is_damaged_is_made_again(tmp_path: Path) -> None:
+    kernel, tensors = LinearCombination((0.5, 0.25)), [torch.ones(9), torch.ones(9)]
+    for _ in range(2):
+        assert fused(Native(tmp_path), kernel, tensors, torch.float32).tolist() == [0.75] * 9
+        (file,) = tmp_path.glob("*.o")
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 1
+        file.write_bytes(data)
+
+
+def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    loops = Native(tmp_path / "file" / "loops")
+    kernel, tensors = LinearCombination((0.5, 0.125)), [torch.ones(9), torch.ones(9)]
+    assert fused(loops, kernel, tensors, torch.float32).tolist() == [0.625] * 9
+
+
+def test_kept_code_needs_no_compiler(tmp_path: Path) -> None:
+    text = """
+import sys, torch
+from pathlib import Path
+from evomerge.engine.native import Native
+from evomerge.methods.linear import LinearCombination
+out = torch.empty(9)
+tensors = [torch.ones(9), torch.ones(9)]
+print(Native(Path(sys.argv[1])).merge(LinearCombination((0.5, 0.5)), tensors, out.dtype, out)())
+print(out.tolist() == [1.0] * 9, "numba" in sys.modules)
+"""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", text, str(tmp_path)], capture_output=True, text=True, check=True
+        ).stdout.split()
+        for _ in range(2)
+    ]
+    assert outputs == [["True", "True", "True"], ["True", "True", "False"]]
+
+
+def test_a_failing_compiler_is_no_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no such flag")
+
+    monkeypatch.setattr("evomerge.engine.native_code._compile", fail)
+    loops = Native(tmp_path)
+    inputs, goal = [torch.ones(9)] * 2, torch.empty(9)
+    for _ in range(2):
+        assert loops.merge(LinearCombination((0.5, 0.5)), inputs, torch.float32, goal) is None
+    assert caplog.text.count("the slower way is taken: no such flag") == 1
+
+
+def test_a_failed_candidate_leaves_nothing_running(native: Native) -> None:
+    recipe = reference.simple("task_arithmetic", out_dtype="float16")
+    checkpoints = reference.checkpoints(recipe)
+    plan = plan_merge(recipe, checkpoints)
+    bank = Bank(checkpoints, "cpu")
+    bank.workspace.native = native
+    name = plan.outputs[3].inputs[1]
+    bank.tensor(*name).view(-1)[5] = float("nan")
+    out = {tensor.name: torch.empty(tensor.shape) for tensor in plan.outputs}
+    with pytest.raises(EvaluationError, match="NaN or infinite"):
+        materialize(plan, bank, out, seed=0)
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "della", "model_stock", "sce"])
+def test_memory_and_disk(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, native: Native
+) -> None:
+    recipe = reference.simple(method, out_dtype="bfloat16")
+    results: list[dict[str, Any]] = []
+    for choice in ("never", "always"):
+        monkeypatch.setenv("EVOMERGE_COMPILE", choice)
+        monkeypatch.setenv("EVOMERGE_CACHE", str(native.folder.parent))
+        checkpoints = reference.checkpoints(recipe)
+        plan = plan_merge(recipe, checkpoints)
+        bank = Bank(checkpoints, "cpu")
+        assert (bank.workspace.native is None) is (choice == "never")
+        out = {t.name: torch.empty(t.shape, dtype=torch.bfloat16) for t in plan.outputs}
+        materialize(plan, bank, out, seed=3)
+        merge_to_disk(recipe, tmp_path / choice, seed=3)
+        results += [out, load_file(tmp_path / choice / "model.safetensors")]
+    for other in results[1:]:
+        assert all(torch.equal(tensor, other[name]) for name, tensor in results[0].items())
+
+
+def test_when_they_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("EVOMERGE_COMPILE", raising=False)
+    assert native_loops(CPU, 1_000_000) is None
+    assert native_loops(CPU, 200_000_000) is not None
+    monkeypatch.setenv("EVOMERGE_COMPILE", "always")
+    assert native_loops(CPU, 1) is not None
+    monkeypatch.setenv("EVOMERGE_COMPILE", "never")
+    assert native_loops(CPU, 10**10) is None
+    monkeypatch.setenv("EVOMERGE_COMPILE", "sometimes")
+    with pytest.raises(PrerequisiteError, match="want auto, never, always"):
+        native_loops(CPU, 1)

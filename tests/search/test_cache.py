@@ -1,0 +1,154 @@
+"""A recipe is never scored on an item again."""
+
+import dataclasses
+
+import pytest
+
+from evomerge.search.cache import ResultCache
+from evomerge.workers import Assignment
+
+from .conftest import IDS, ITEMS, InstantPool, score
+
+RECIPE = {
+    "merge_method": "linear",
+    "models": [{"model": "m/math", "parameters": {"weight": 1}}],
+}
+
+
+@pytest.fixture
+def pool():
+    return InstantPool()
+
+
+def cache_of(folder, pool, mark="f00", seed=0):
+    return ResultCache(folder, pool.info, {"m/math": mark}, seed)
+
+
+def scored(split="search", items=None):
+    return score(Assignment(0, RECIPE, split, items)).scores
+
+
+def test_what_was_kept_is_known(tmp_path, pool):
+    cache_of(tmp_path, pool).keep(RECIPE, scored())
+    cache = cache_of(tmp_path, pool)
+    assert cache.known(RECIPE, "search") == scored()
+    assert cache.missing(cache.known(RECIPE, "search"), "search") == {}
+    assert not cache.known(RECIPE, "holdout").num_items
+    cache.keep(RECIPE, scored("holdout"))
+    assert cache.known(RECIPE, "holdout") == scored("holdout")
+    assert cache.known(RECIPE, "search") == scored()
+
+
+def test_some_items_only(tmp_path, pool):
+    cache = cache_of(tmp_path, pool)
+    cache.keep(RECIPE, scored(items={"a": IDS["search"][5:15]}))
+    known = cache.known(RECIPE, "search")
+    missing = cache.missing(known, "search")
+    assert missing["b"] == IDS["search"]
+    assert set(missing["a"]) == set(IDS["search"]) - set(IDS["search"][5:15])
+    rest = scored(items=missing)
+    assert cache.ordered(rest.merge(known), "search") == scored()
+
+
+def test_the_key_is_content(tmp_path, pool):
+    cache = cache_of(tmp_path, pool)
+    cache.keep(RECIPE, scored())
+    moved = {
+        "models": [{"model": "elsewhere", "parameters": {"weight": 1.0}}],
+        "merge_method": "linear",
+    }
+    other = ResultCache(tmp_path, pool.info, {"elsewhere": "f00"}, 0)
+    assert other.known(moved, "search").num_items == 2 * ITEMS
+    changed = {**RECIPE, "models": [{"model": "m/math", "parameters": {"weight": 1.5}}]}
+    assert not cache.known(changed, "search").num_items
+    assert not cache_of(tmp_path, pool, mark="f01").known(RECIPE, "search").num_items
+    assert not cache_of(tmp_path, pool, seed=1).known(RECIPE, "search").num_items
+
+
+def test_a_task_that_was_set_up_otherwise_is_scored_again(tmp_path, pool):
+    cache_of(tmp_path, pool).keep(RECIPE, scored())
+    changed = InstantPool()
+    changed.info = dataclasses.replace(pool.info, task_keys={"a": "one", "b": "new"})
+    cache = cache_of(tmp_path, changed)
+    known = cache.known(RECIPE, "search")
+    assert list(known.by_task) == ["a"]
+    cache.keep(RECIPE, scored(items=cache.missing(known, "search")))
+    assert cache.known(RECIPE, "search").num_items == 2 * ITEMS
+
+
+def test_another_run_s_tasks_are_left_in_the_file(tmp_path, pool):
+    cache_of(tmp_path, pool).keep(RECIPE, scored())
+    alone = InstantPool()
+    alone.info = dataclasses.replace(
+        pool.info, task_keys={"b": "two"}, ids={"holdout": {"b": IDS["holdout"]}}
+    )
+    cache_of(tmp_path, alone).keep(RECIPE, scored("holdout", {"b": IDS["holdout"]}))
+    assert cache_of(tmp_path, pool).known(RECIPE, "search") == scored()
+
+
+def test_a_damaged_file_is_as_none(tmp_path, pool):
+    cache = cache_of(tmp_path, pool)
+    cache.keep(RECIPE, scored())
+    (file,) = tmp_path.glob("*/*.parquet")
+    file.write_bytes(b"nothing")
+    assert not cache.known(RECIPE, "search").num_items
+    cache.keep(RECIPE, scored())
+    assert cache.known(RECIPE, "search") == scored()
+
+
+def test_a_second_run_scores_nothing_and_is_the_same(harness, tmp_path):
+    first = harness("one", cache=tmp_path / "shared", trials=20)
+    pool = InstantPool()
+    first.drive(pool, holdout=True)
+    done = [r for r in first.study().records.values() if r.state == "complete"]
+    failed = len(first.study().records) - len(done)
+    assert pool.num_items == 2 * ITEMS * (len(done) + 3)
+    second = harness("two", cache=tmp_path / "shared", trials=20)
+    again = InstantPool()
+    second.drive(again, holdout=True)
+    assert again.num_items == 0
+    assert len(again.scored) == failed, "a failure is no result to keep"
+    assert second.trials() == first.trials()
+    counts = [record.scored_items for record in second.study().records.values()]
+    assert sum(sum(each.values()) for each in counts) == 0
+
+
+def test_a_candidate_that_is_proposed_twice_is_scored_once(harness, tmp_path):
+    recipe = {
+        "merge_method": {"choice": ["task_arithmetic", "ties"]},
+        "base_model": "m/base",
+        "models": [
+            {"model": "m/math", "parameters": {"weight": 0.7, "density": 1.0}},
+            {"model": "m/code", "parameters": {"weight": 0.7, "density": 1.0}},
+        ],
+    }
+    run = harness("run", top={"recipe": recipe}, cache=tmp_path / "c", optimizer="random")
+    pool = InstantPool()
+    run.drive(pool)
+    records = [r for r in run.study().records.values() if r.state == "complete"]
+    different = {str(record.recipe) for record in records}
+    assert len(records) == 30
+    assert pool.num_items == 2 * ITEMS * len(different)
+    assert all(len(record.search.tasks) == 2 for record in records)
+
+
+def test_what_a_killed_process_had_scored_is_not_scored_again(harness, tmp_path, monkeypatch):
+    """Killed after the items were kept and before the study knew."""
+    run = harness("run", cache=tmp_path / "c", trials=8)
+    pool = InstantPool()
+    study_class = type(run.study())
+    complete = study_class.complete
+
+    def killed(self, number, *arguments, **options):
+        if number == 6:
+            raise KeyboardInterrupt
+        return complete(self, number, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(study_class, "complete", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run.drive(pool)
+    second = InstantPool()
+    run.drive(second)
+    assert 6 not in [number for number, _ in second.scored]
+    assert run.study().records[6].scored_items == {"search": 0}
