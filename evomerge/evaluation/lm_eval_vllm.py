@@ -15,8 +15,6 @@ from evomerge.errors import EvaluationError
 
 __all__ = ["ResidentVLLM"]
 
-_SAMPLING_SEED = 0
-
 
 class ResidentVLLM(VLLM):  # type: ignore[misc]  # lm-eval publishes no types
     """lm-eval's ``VLLM`` for an engine that answers the same prompts again and again.
@@ -24,17 +22,22 @@ class ResidentVLLM(VLLM):  # type: ignore[misc]  # lm-eval publishes no types
     Token ids of every prompt are kept. Generated texts have no special tokens in them, as those of
     lm-eval's transformers backend; samples depend on the prompt alone.
 
+    Args:
+        args: As ``VLLM``.
+        sampling_seed: What samples are drawn from.
+        kwargs: As ``VLLM``.
+
     Attributes:
         engine: vLLM's ``LLM``.
     """
 
     model: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, sampling_seed: int, **kwargs: Any) -> None:
         self._encoded: dict[Any, list[int]] = {}
         super().__init__(*args, **kwargs)
         self.engine: Any = self.model
-        self.model = _WatchedEngine(self.engine, self.tokenizer)
+        self.model = _WatchedEngine(self.engine, self.tokenizer, sampling_seed)
 
     def tok_encode(self, string: Any, add_special_tokens: bool | None = None, **kwargs: Any) -> Any:
         """Return the token ids of a text or of each of several; callers must not change them."""
@@ -59,9 +62,10 @@ class ResidentVLLM(VLLM):  # type: ignore[misc]  # lm-eval publishes no types
 class _WatchedEngine:
     """vLLM's ``LLM`` with seeded samples, generations that are checked, and no progress bars."""
 
-    def __init__(self, engine: Any, tokenizer: Any) -> None:
+    def __init__(self, engine: Any, tokenizer: Any, seed: int) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
+        self._seed = seed
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -77,7 +81,7 @@ class _WatchedEngine:
         """
         seen: Counter[bytes] = Counter()
         watched = [
-            _watched(params, prompt["prompt_token_ids"], seen)
+            self._watched(params, prompt["prompt_token_ids"], seen)
             for prompt, params in zip(prompts, sampling_params, strict=True)
         ]
         options["use_tqdm"] = False
@@ -99,22 +103,21 @@ class _WatchedEngine:
                     )
         return outputs
 
+    def _watched(self, params: Any, tokens: Sequence[int], seen: Counter[bytes]) -> Any:
+        """Return sampling parameters that tell a token's log-probability and sample with a seed.
 
-def _watched(params: Any, tokens: Sequence[int], seen: Counter[bytes]) -> Any:
-    """Return sampling parameters that tell a token's log-probability and sample with a seed.
-
-    The seed depends on the prompt and on how often it came before in this call, so that a sample
-    is the same whatever else is asked, and repeats of one prompt are different samples.
-    """
-    params = params.clone()
-    if params.logprobs is None:
-        params.logprobs = 0  # of the chosen token only
-    if params.temperature > 0 and params.seed is None:
-        digest = hashlib.sha256(repr((_SAMPLING_SEED, list(tokens))).encode()).digest()
-        seen[digest] += 1
-        again = seen[digest].to_bytes(4, "big")
-        params.seed = int.from_bytes(hashlib.sha256(digest + again).digest()[:4], "big")
-    return params
+        The seed depends on the prompt and on how often it came before in this call, so that a
+        sample is the same whatever else is asked, and repeats of a prompt are different samples.
+        """
+        params = params.clone()
+        if params.logprobs is None:
+            params.logprobs = 0  # of the chosen token only
+        if params.temperature > 0 and params.seed is None:
+            digest = hashlib.sha256(repr((self._seed, list(tokens))).encode()).digest()
+            seen[digest] += 1
+            again = seen[digest].to_bytes(4, "big")
+            params.seed = int.from_bytes(hashlib.sha256(digest + again).digest()[:4], "big")
+        return params
 
 
 def _best_first(tokens: Any) -> Any:

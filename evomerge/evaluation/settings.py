@@ -6,7 +6,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from evomerge.documents import Document
 from evomerge.evaluation.passthrough import check_options
-from evomerge.evaluation.vllm_options import check_options as check_engine_options
+from evomerge.evaluation.vllm_options import check_engine_options
 
 __all__ = ["EvaluationSettings", "Split", "TaskSettings"]
 

@@ -109,9 +109,10 @@ class TaskSet:
         Args:
             device: Kind of device that scores, ``cpu`` or ``cuda``.
         """
-        settings = self.settings.model_dump(
-            mode="json", include={"backend", "dtype", "max_length", "vllm", *PROMPT_SETTINGS}
-        )
+        included = {"backend", "dtype", "max_length", *PROMPT_SETTINGS}
+        if self.settings.backend == "vllm":
+            included.add("vllm")
+        settings = self.settings.model_dump(mode="json", include=included)
         found = {}
         for name, task in self.tasks.items():
             # Few-shot examples are drawn item after item: then all items decide an item's prompt.

@@ -103,6 +103,7 @@ class VllmModel:
                     pretrained=str(folder),
                     dtype=str(dtype).removeprefix("torch."),
                     seed=0,
+                    sampling_seed=int(settings.lm_eval.get("torch_random_seed", 0)),
                     worker_extension_cls=extension,
                     **options,
                 )

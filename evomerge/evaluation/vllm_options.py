@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_options"]
+__all__ = ["check_engine_options"]
 
 _OWN = {
     "model": "it is the candidate",
@@ -23,7 +23,7 @@ _OWN = {
 }
 
 
-def check_options(options: Mapping[str, Any], *, max_length: int | None) -> None:
+def check_engine_options(options: Mapping[str, Any], *, max_length: int | None) -> None:
     """Check that a space's engine options leave alone what evomerge decides.
 
     Args:
