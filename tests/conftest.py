@@ -2,12 +2,14 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parents[1]
 # The libraries read these when they are imported.
@@ -40,20 +42,34 @@ def succeed(*arguments, **options):
     return done
 
 
-@pytest.fixture(scope="session")
-def workspace(tmp_path_factory):
-    """A working directory with the clone's spaces and tasks, whose runs do not touch the clone."""
-    path = tmp_path_factory.mktemp("workspace")
+def links(path):
+    """Make a working directory with the clone's spaces and tasks."""
+    path.mkdir(exist_ok=True)
     for name in ("search_spaces", "tasks"):
         (path / name).symlink_to(ROOT / name)
     return path
 
 
 @pytest.fixture(scope="session")
-def quickstart(workspace):
-    """The finished run of the quickstart: its directory, and what the command printed."""
-    done = succeed("run", "search_spaces/quickstart.yml", cwd=workspace)
-    return workspace / "runs" / "quickstart", done.stdout
+def workspace(tmp_path_factory):
+    """A working directory with the clone's spaces and tasks, whose runs do not touch the clone."""
+    return links(tmp_path_factory.mktemp("workspace"))
+
+
+@pytest.fixture(scope="session")
+def quickstart(workspace, tmp_path_factory):
+    """The finished run of the quickstart: its directory, and what the command printed.
+
+    The processes of one test run make it once; each has a copy of its own.
+    """
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "quickstart"
+    with FileLock(f"{shared}.lock"):
+        if not (shared / "printed").is_file():
+            done = succeed("run", "search_spaces/quickstart.yml", cwd=links(shared))
+            (shared / "printed").write_text(done.stdout)
+    shutil.copytree(shared / "runs" / "quickstart", workspace / "runs" / "quickstart")
+    return workspace / "runs" / "quickstart", (shared / "printed").read_text()
 
 
 def small_space(path, *, recipe=None, search=None, evaluation=None, tasks=None):

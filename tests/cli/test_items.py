@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import pytest
 from pyarrow import parquet
@@ -132,10 +133,12 @@ def items_json(run, *arguments):
     return done.stdout
 
 
-def test_exports(run, tmp_path):
+def test_exports(run, tmp_path, monkeypatch):
+    run = run.resolve()
+    monkeypatch.chdir(tmp_path)
     records = read_result(run)["trials"]["complete"]
     for suffix in ("csv", "parquet", "jsonl"):
-        path = tmp_path / f"items.{suffix}"
+        path = Path(f"items.{suffix}")
         assert "wrote" in items(run, "--output", path)
         if suffix == "csv":
             rows = list(csv.DictReader(path.read_text().splitlines()))
@@ -146,8 +149,8 @@ def test_exports(run, tmp_path):
         assert {int(row["trial"]) for row in rows} == set(range(records))
         search = [row for row in rows if row["split"] == "search"]
         assert len(search) == records * 80 * 2, "the metric and what guides the search"
-    items(run, "--output", tmp_path / "one.csv", "--trial", 3, "--task", "playground_sort")
-    rows = list(csv.DictReader((tmp_path / "one.csv").read_text().splitlines()))
+    items(run, "--output", "one.csv", "--trial", 3, "--task", "playground_sort")
+    rows = list(csv.DictReader(Path("one.csv").read_text().splitlines()))
     assert {(row["trial"], row["task"]) for row in rows} == {("3", "playground_sort")}
 
 
