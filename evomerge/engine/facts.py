@@ -6,23 +6,17 @@ exact in the sense of `evomerge.methods.exact`, and the others are taken over fi
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from evomerge.engine.magnitudes import (
-    STRETCH,
-    BracketedMagnitudes,
-    Found,
-    Patterns,
-    SortedMagnitudes,
-    row_ranks,
-)
+from evomerge.engine.magnitudes import BracketedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.native import Native
-from evomerge.engine.workspace import BLOCK, Result, Workspace
-from evomerge.methods.draws import LEVELS, Draws, bound_level
+from evomerge.engine.scan import FieldScan
+from evomerge.engine.workspace import BLOCK, Workspace
+from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws, bound_level
 from evomerge.methods.exact import anchors, exact_sum, split_sums
 from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
@@ -34,10 +28,7 @@ SMALL = 1 << 16
 """Up to this many elements a tensor's random numbers are kept."""
 
 _LARGE = 2.0**120
-_SAMPLED = 4096
 _DEVICE_SPAN = 1 << 22
-_NO_SIGN = 0x7FFFFFFF
-_LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
 _SOFTMAX_FLOOR = 1e-8
 
 
@@ -143,7 +134,7 @@ class TensorFacts:
         kind = SortedMagnitudes if self._store.keep else BracketedMagnitudes
         magnitudes = self._store.get(
             ("magnitudes", *self._identity(field)),
-            lambda: kind(_Scan(field, self._tensors, self._workspace), self.numel),
+            lambda: kind(FieldScan(field, self._tensors, self._workspace), self.numel),
         )
         found: Threshold = magnitudes.threshold(kept)
         return found
@@ -199,7 +190,7 @@ class TensorFacts:
         def add(space: Workspace) -> None:
             values = field(space).abs_().to(dtype)
             numbers = draws.block(space.start, space.iota(), space.integers(0), space.integers(1))
-            levels = (numbers.cpu().numpy() >> _LEVEL_SHIFT) + LEVELS // 2
+            levels = (numbers.cpu().numpy() >> LEVEL_SHIFT) + LEVELS // 2
             coarse = (values + first) - first
             fine = ((values - coarse) + second) - second
             table = tables.setdefault(id(space), np.zeros((2, LEVELS)))
@@ -380,82 +371,3 @@ class _Products:
             vectors.append(vector.to(self._dtype))
         # A block is short enough for float32 sums, and in one thread they are always the same.
         return [float(torch.dot(vectors[i], vectors[j])) for i, j in self._pairs]
-
-
-class _Scan:
-    """A field's blocks, as bit patterns of magnitudes, given to a function."""
-
-    def __init__(self, field: Field, tensors: Sequence[torch.Tensor], space: Workspace) -> None:
-        self._field = field
-        self._tensors = tensors
-        self._space = space
-        self._native = space.native
-
-    def __call__(self, work: Callable[[int, Patterns], Result]) -> list[Result]:
-        if self._native is not None:
-            found = self._native.scan(self._field, self._tensors, work)
-            if found is not None:
-                return found
-
-        def run(space: Workspace) -> Result:
-            values = self._field(space)
-            return work(space.start, values.view(torch.int32).bitwise_and_(_NO_SIGN).cpu().numpy())
-
-        return self._space.each(self._tensors, run)
-
-    def within(self, low: int, high: int) -> Found:
-        """Return how many are above `high`, and places and patterns of those down to `low`."""
-        if self._native is not None:
-            found = self._native.within(self._field, self._tensors, low, high)
-            if found is not None:
-                return found
-
-        def look(start: int, block: Patterns) -> Found:
-            inside = np.flatnonzero((block >= low) & (block <= high))
-            return int(np.count_nonzero(block > high)), inside + start, block[inside]
-
-        parts = self(look)
-        where, patterns = (np.concatenate([part[k] for part in parts]) for k in (1, 2))
-        return sum(part[0] for part in parts), where, patterns
-
-    def place(self, pattern: int, number: int, start: int | None) -> int:
-        """Return the index of the `number`-th element of a pattern.
-
-        It is in the `STRETCH` elements from `start` on, if that is given.
-        """
-        numel = self._tensors[0].numel()
-        stretch = range(numel) if start is None else range(start, min(start + STRETCH, numel))
-        if self._native is not None:
-            place = self._native.place(self._field, self._tensors, pattern, number, stretch)
-            if place is not None:
-                return place
-        if start is None:
-            equal = self.within(pattern, pattern)[1]
-        else:
-            length = min(STRETCH, self._space.block)
-            equal = start + np.flatnonzero(self._enter(start, length) == pattern)
-        return int(equal[number - 1])
-
-    def some(self, count: int) -> Patterns:
-        """Return a sample: the same evenly spread stretches every time."""
-        numel = self._tensors[0].numel()
-        length = min(_SAMPLED, self._space.block)
-        step = max(length, numel // max(1, count // length))
-        return self._some(range(0, numel, step), length)
-
-    def _some(self, starts: Iterable[int], length: int) -> Patterns:
-        if self._native is not None:
-            found = self._native.scan(
-                self._field, self._tensors, lambda _, part: part, length=length, starts=starts
-            )
-            if found is not None:
-                return np.concatenate(found)
-        return np.concatenate([self._enter(start, length) for start in starts])
-
-    def _enter(self, start: int, length: int) -> Patterns:
-        def read(space: Workspace) -> Patterns:
-            values = self._field(space).view(torch.int32).bitwise_and_(_NO_SIGN)
-            patterns: Patterns = values.cpu().numpy().copy()
-            return patterns
-
-        return self._space.once(self._tensors, start, read, length)

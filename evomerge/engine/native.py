@@ -21,7 +21,7 @@ from evomerge.engine.magnitudes import rank_type
 from evomerge.engine.native_code import Loop, cache_folder, load_loop
 from evomerge.engine.native_loops import loop_source
 from evomerge.errors import PrerequisiteError
-from evomerge.methods.draws import LEVELS, Draws
+from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws
 from evomerge.methods.exact import anchors
 from evomerge.methods.fields import TaskVector
 from evomerge.methods.interface import Field, Kernel
@@ -36,7 +36,6 @@ _LITTLE = 1 << 15
 _TURN_SECONDS = 2e-4
 _PAYS = 20_000_000
 _FEW = 16  # a piece has so many times fewer elements near a threshold
-_LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CHOICES = ("auto", "never", "always")
 _log = logging.getLogger(__name__)
@@ -149,7 +148,7 @@ class Native:
         goal = out.data_ptr()
         alone = out.numel() <= _LITTLE
         running = [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()]
-        return lambda: all([future.result() == 0 for future in running]) and job is not None  # noqa: C419 - all of them
+        return lambda: all([future.result() == 0 for future in running])  # noqa: C419 - wait for all
 
     def largest(self, tensor: torch.Tensor) -> float | None:
         """Return the largest magnitude of a flat tensor; not finite if one of them is not."""
@@ -205,7 +204,7 @@ class Native:
 
         def add(piece: Piece) -> Integers:
             table = np.zeros(2 * LEVELS, np.int64)
-            job.run(piece, grids, table, _LEVEL_SHIFT, LEVELS)
+            job.run(piece, grids, table, LEVEL_SHIFT, LEVELS)
             return table
 
         table = np.sum(self._all(add, job.pieces()), axis=0).reshape(2, LEVELS)

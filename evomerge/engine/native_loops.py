@@ -70,6 +70,13 @@ _TOTALS = """
     return 0
 """
 
+_LOOK = """i = chunk + uint64(k)
+                {element}
+                pattern = I(bits({r}) & 0x7FFFFFFF)
+                more = I(more + I(pattern > most))
+                hit = uint64((pattern >= least) & (pattern <= most))
+                inside = uint64(inside | (hit << uint64(k)))"""
+
 # The looked-for elements are few: 64 are looked at together, as bits of a word, then those found.
 _WITHIN = """
     above = int64(0)
@@ -80,20 +87,10 @@ _WITHIN = """
         more = I(0)
         if chunk + uint64(64) <= uint64(stop):
             for k in range(64):
-                i = chunk + uint64(k)
-                {element}
-                pattern = I(bits({r}) & 0x7FFFFFFF)
-                more = I(more + I(pattern > most))
-                hit = uint64((pattern >= least) & (pattern <= most))
-                inside = uint64(inside | (hit << uint64(k)))
+                {look}
         else:
             for k in range(stop - int64(chunk)):
-                i = chunk + uint64(k)
-                {element}
-                pattern = I(bits({r}) & 0x7FFFFFFF)
-                more = I(more + I(pattern > most))
-                hit = uint64((pattern >= least) & (pattern <= most))
-                inside = uint64(inside | (hit << uint64(k)))
+                {look}
         above += more
         while inside != uint64(0):
             i = chunk + lowest_bit(inside)
@@ -203,7 +200,9 @@ LOOPS = {
     "merge": _Loop(_MERGE, ("out",)),
     "largest": _Loop(_LARGEST),
     "totals": _Loop(_TOTALS, ("grids", "sums")),
-    "within": _Loop(_WITHIN, ("places", "patterns", "counts", "low", "high", "room")),
+    "within": _Loop(
+        _WITHIN.replace("{look}", _LOOK), ("places", "patterns", "counts", "low", "high", "room")
+    ),
     "place": _Loop(_PLACE, ("pattern", "number")),
     "patterns": _Loop(_PATTERNS, ("patterns",)),
     "levels": _Loop(_LEVELS, ("grids", "table", "shift", "half")),

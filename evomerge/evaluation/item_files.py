@@ -1,7 +1,5 @@
 """Per-item results as a compact table, and as a Parquet file that is whole or not there."""
 
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +7,7 @@ import numpy as np
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.scores import ItemScores, TaskItems
+from evomerge.files import replacing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -62,18 +61,8 @@ def write_table(table: "pa.Table", path: Path) -> None:
     """Write a Parquet file beside, flush it to the disk and rename it."""
     from pyarrow import parquet
 
-    path = Path(path)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            parquet.write_table(table, file, compression="zstd")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(beside).chmod(0o644)
-        Path(beside).replace(path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with replacing(Path(path)) as file:
+        parquet.write_table(table, file, compression="zstd")
 
 
 def write_items(scores: ItemScores, path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -4,7 +4,6 @@ A score is computed in another process than the one that has the task, so a func
 name: lm-eval's registered one, or ``FILE.py:FUNCTION`` for one that a task file brings.
 """
 
-import importlib.util
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from evomerge.errors import EvaluationError
+from evomerge.files import import_file
 
 __all__ = ["aggregation_name", "apply_aggregation"]
 
@@ -67,11 +67,7 @@ def _find(name: str) -> Callable[..., Any]:
         return _registered()[name]
     file, _, inner = name.rpartition(":")
     try:
-        spec = importlib.util.spec_from_file_location(f"evomerge_task_{Path(file).stem}", file)
-        assert spec is not None  # noqa: S101 - a .py file has one
-        assert spec.loader is not None  # noqa: S101 - and a loader
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = import_file(Path(file), f"evomerge_task_{Path(file).stem}")
         function: Callable[..., Any] = getattr(module, inner)
     except Exception as exc:  # the file is the user's and may do anything
         raise EvaluationError(

@@ -13,6 +13,7 @@ import torch
 
 __all__ = [
     "LEVELS",
+    "LEVEL_SHIFT",
     "ROUNDS",
     "Draws",
     "bound_level",
@@ -45,6 +46,10 @@ def draw_key(seed: int, tensor: str, source: str) -> int:
 
 LEVELS = 1 << 12
 """A drop's density is one of so many; sums of what each keeps are facts about the sources."""
+
+
+LEVEL_SHIFT = 32 - LEVELS.bit_length() + 1
+"""A draw shifted right by so many bits, plus `LEVELS / 2`, is the lowest level that drops it."""
 
 
 def draw_level(density: float) -> int:

@@ -2,8 +2,6 @@
 
 import fcntl
 import json
-import os
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -11,23 +9,15 @@ from typing import IO, Any, Self
 import yaml
 
 from evomerge.errors import StudyError
+from evomerge.files import replacing
 
 __all__ = ["RunDirectory", "write_atomically"]
 
 
 def write_atomically(path: Path, text: str) -> None:
     """Write a file beside, flush it to the disk and rename it: it is whole or not there."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    with replacing(path) as file:
+        file.write(text.encode())
 
 
 class RunDirectory:

@@ -1,13 +1,13 @@
 """Loading a user's Python function by the name that a space gives it."""
 
 import importlib
-import importlib.util
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from evomerge.errors import SpaceError, nearest
+from evomerge.files import import_file
 
 __all__ = ["load_function"]
 
@@ -31,7 +31,9 @@ def load_function(name: str, folder: Path = Path()) -> Callable[..., Any]:
     places = [place / file for place in (folder, Path()) if (place / file).is_file()]
     try:
         module = (
-            _load_file(places[0], module_name) if places else importlib.import_module(module_name)
+            import_file(places[0], f"evomerge_objective_{module_name}")
+            if places
+            else importlib.import_module(module_name)
         )
     except ModuleNotFoundError as exc:
         raise SpaceError(
@@ -49,12 +51,3 @@ def load_function(name: str, folder: Path = Path()) -> Callable[..., Any]:
             f"objective {name!r}: the module has no function {inner!r}; {nearest(inner, known)}"
         )
     return function  # type: ignore[no-any-return]
-
-
-def _load_file(path: Path, name: str) -> Any:
-    spec = importlib.util.spec_from_file_location(f"evomerge_objective_{name}", path)
-    assert spec is not None  # noqa: S101 - a .py file has one
-    assert spec.loader is not None  # noqa: S101 - and a loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
