@@ -10,6 +10,7 @@ from evomerge.search import TaskComparison, TrialRecord, item_values, trial_name
 
 __all__ = ["print_comparison", "print_items"]
 
+_SMALLEST_P = 0.0001
 _SPLITS = {"search": "search items", "holdout": "held-out items"}
 
 
@@ -69,19 +70,29 @@ def print_comparison(
     _say_left(console, count, rows)
     console.print(f"{count} of {total} items differ", highlight=False)
     summary = _table("paired difference, positive where the first is better", [""])
-    for heading in (*names, "difference", "95 %", "p"):
-        summary.add_column(heading, justify="right", overflow="ellipsis", no_wrap=True)
+    for heading in names:
+        summary.add_column(heading, justify="right")  # a long name takes two lines
+    for heading in ("difference", "95 %", "p"):
+        cells = [_difference(each)[heading] for each in found]
+        width = max(len(cell) for cell in (heading, *cells))
+        # Numbers stay whole: a task's name gives way.
+        summary.add_column(heading, justify="right", no_wrap=True, min_width=width)
     for each in found:
-        low, high = each.comparison.interval
-        summary.add_row(
-            each.name,
-            f"{each.first:.3f}",
-            f"{each.second:.3f}",
-            f"{each.comparison.difference:+.3f} ± {each.comparison.stderr:.3f}",
-            f"{low:+.3f} to {high:+.3f}",
-            f"{each.comparison.p_value:.2g}",
-        )
+        values = (f"{each.first:.3f}", f"{each.second:.3f}")
+        summary.add_row(each.name, *values, *_difference(each).values())
     console.print(summary)
+
+
+def _difference(found: TaskComparison) -> dict[str, str]:
+    """Return what is said of a paired difference, by heading."""
+    comparison = found.comparison
+    low, high = comparison.interval
+    small = comparison.p_value < _SMALLEST_P
+    return {
+        "difference": f"{comparison.difference:+.3f} ± {comparison.stderr:.3f}",
+        "95 %": f"{low:+.3f} to {high:+.3f}",
+        "p": f"<{_SMALLEST_P:g}" if small else f"{comparison.p_value:.4f}",
+    }
 
 
 def _table(title: str, words: Sequence[str]) -> Table:

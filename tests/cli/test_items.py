@@ -112,7 +112,9 @@ def test_it_prints_the_winner_s_held_out_items(run):
 
 def test_two_trials_item_by_item(run):
     printed = items(run, "--trial", 0, "--versus", 2, "--split", "search")
-    assert "paired difference, positive where the first is better" in printed
+    summary = printed.partition("paired difference, positive where the first is better")[2]
+    assert summary.count("±") == 4
+    assert "…" not in summary, "numbers are cut"
     found = json.loads(items_json(run, "--trial", 0, "--versus", 2, "--split", "search"))
     assert [each["name"] for each in found["comparisons"]] == [
         *("playground_add", "playground_sort", "sort", "all")
