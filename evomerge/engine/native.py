@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from evomerge.engine.magnitudes import rank_type
-from evomerge.engine.native_code import Loop, cache_folder, load_loop
+from evomerge.engine.native_code import Loop, cache_folder, has_half, load_loop
 from evomerge.engine.native_loops import loop_source
 from evomerge.errors import PrerequisiteError
 from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws
@@ -140,7 +140,7 @@ class Native:
         Returns:
             What waits for the end and tells whether the type holds all numbers.
         """
-        if not _suits([out]):
+        if not _suits([out], dtype):
             return None
         job = self._job("merge", written(kernel), inputs, (dtype, out.dtype))
         if job is None:
@@ -358,7 +358,11 @@ class Native:
         return [future.result() for future in [self._begin(work, p, alone=alone) for p in todo]]
 
 
-def _suits(tensors: Sequence[torch.Tensor]) -> bool:
-    return 0 < tensors[0].numel() <= _LARGEST and all(
-        x.dtype in _TYPES and x.is_contiguous() and x.device.type == "cpu" for x in tensors
+def _suits(tensors: Sequence[torch.Tensor], rounded: torch.dtype = torch.float32) -> bool:
+    types = {rounded, *(tensor.dtype for tensor in tensors)}
+    return (
+        0 < tensors[0].numel() <= _LARGEST
+        and types.issubset(_TYPES)
+        and (torch.float16 not in types or has_half())
+        and all(x.is_contiguous() and x.device.type == "cpu" for x in tensors)
     )

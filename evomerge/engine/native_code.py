@@ -10,6 +10,7 @@ import functools
 import hashlib
 import logging
 import os
+import platform
 import re
 import secrets
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 from evomerge.engine.native_loops import Source
 
-__all__ = ["Loop", "cache_folder", "load_loop"]
+__all__ = ["Loop", "cache_folder", "has_half", "load_loop"]
 
 Loop = Callable[..., int]
 """Called with one integer an argument, it lets other threads run."""
@@ -32,6 +33,18 @@ def cache_folder() -> Path:
     """Return where loops are kept: `EVOMERGE_CACHE`, or `evomerge` in the cache."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(os.environ.get("EVOMERGE_CACHE") or Path(base) / "evomerge") / "loops"
+
+
+@functools.cache
+def has_half() -> bool:
+    """Return whether the processor converts float16; else code would call what is not there."""
+    try:
+        from llvmlite import binding
+    except ImportError:
+        return False
+    return platform.machine() in ("aarch64", "arm64") or bool(
+        binding.get_host_cpu_features().get("f16c")
+    )
 
 
 def load_loop(source: Source, folder: Path) -> Loop:

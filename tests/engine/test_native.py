@@ -177,6 +177,24 @@ def test_what_it_leaves_alone(native: Native) -> None:
     assert native.merge(kernel, empty, torch.float32, torch.empty(0)) is None
 
 
+@pytest.mark.parametrize("place", ["source", "rounded", "out"])
+def test_a_processor_without_float16(
+    native: Native, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    def merge() -> object:
+        kinds = {
+            name: torch.float16 if name == place else torch.float32
+            for name in ("source", "rounded", "out")
+        }
+        sources = [torch.ones(9, dtype=kinds["source"])] * 2
+        goal = torch.empty(9, dtype=kinds["out"])
+        return native.merge(LinearCombination((0.5, 0.5)), sources, kinds["rounded"], goal)
+
+    assert merge() is not None
+    monkeypatch.setattr("evomerge.engine.native.has_half", lambda: False)
+    assert merge() is None
+
+
 def test_code_that_is_damaged_is_made_again(tmp_path: Path) -> None:
     kernel, tensors = LinearCombination((0.5, 0.25)), [torch.ones(9), torch.ones(9)]
     for _ in range(2):
