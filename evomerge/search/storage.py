@@ -74,9 +74,9 @@ def _is_there(url: str) -> bool:
     if _is_journal(url):
         return Path(url).is_file()
     address = sqlalchemy.make_url(url)
-    if address.get_backend_name() == "sqlite":
-        # To connect would make the file.
-        return address.database is not None and Path(address.database).is_file()
+    file = address.database if address.get_backend_name() == "sqlite" else None
+    if file is not None and not Path(file).is_file():
+        return False  # to connect would make it
     engine = sqlalchemy.create_engine(address)
     try:
         return sqlalchemy.inspect(engine).has_table("studies")

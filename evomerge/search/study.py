@@ -65,8 +65,8 @@ class Study:
             self._id = storage.get_study_id_from_name(name)
         except KeyError as error:
             raise StudyError(
-                f"there is no study {name!r} in the storage: it was deleted there, or the run kept "
-                "it elsewhere; 'evomerge run' with the run directory begins it anew"
+                f"there is no study {name!r} in its storage: it was deleted there, or kept "
+                "elsewhere; 'evomerge run' begins it anew"
             ) from error
         self._attributes: dict[str, Any] = storage.get_study_user_attrs(self._id)
         self._ids: dict[int, int] = {}
