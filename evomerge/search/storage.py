@@ -1,6 +1,7 @@
 """Where studies are kept: any Optuna storage, by its URL."""
 
 import sqlite3
+import weakref
 from pathlib import Path
 
 import optuna
@@ -59,10 +60,14 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
 def _open(url: str) -> BaseStorage:
     if _is_journal(url):
         return JournalStorage(JournalFileBackend(url))
+    options = {}
     if url.startswith(_SQLITE):
         path = url.removeprefix(_SQLITE)
-        return RDBStorage(url, engine_kwargs={"creator": lambda: _connect_sqlite(path)})
-    return RDBStorage(url)
+        options["creator"] = lambda: _connect_sqlite(path)
+    storage = RDBStorage(url, engine_kwargs=options)
+    # Optuna leaves its connections open.
+    weakref.finalize(storage, storage.engine.dispose)
+    return storage
 
 
 def _is_journal(url: str) -> bool:

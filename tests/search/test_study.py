@@ -1,6 +1,7 @@
 """The study: what it keeps, in any Optuna storage, for Optuna's own tools too."""
 
 import json
+import sys
 
 import optuna
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from evomerge.errors import StudyError
+from evomerge.errors import PrerequisiteError, StudyError
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.search import Study, Summary, TrialRecord, open_storage
 from evomerge.space import Dimension
@@ -34,8 +35,10 @@ def interrupt(*_arguments):
     raise KeyboardInterrupt
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
 def url(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     return str(tmp_path / "study.log")
@@ -209,7 +212,15 @@ def test_a_foreign_study_is_refused(url):
         Study(open_storage(url), "s", DIMENSIONS)
 
 
+def test_without_its_driver_a_database_is_one_message_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(PrerequisiteError, match="pip install 'evomerge\\[postgresql\\]'") as caught:
+        open_storage("postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+
+
 def test_a_storage_out_of_reach_is_one_message_without_the_password():
+    pytest.importorskip("psycopg")
     with pytest.raises(StudyError, match="cannot be opened") as caught:
         open_storage("postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)
