@@ -1,13 +1,25 @@
 """The Optuna dashboard, behind one function."""
 
+from collections.abc import Sequence
+
 from evomerge.errors import PrerequisiteError
+from evomerge.report.readable_storage import ReadableStorage
 from evomerge.search import open_storage
+from evomerge.space import Dimension
 
 __all__ = ["serve_dashboard"]
 
 
-def serve_dashboard(storage_url: str, *, host: str, port: int) -> None:
+def serve_dashboard(
+    storage_url: str, dimensions: Sequence[Dimension], *, host: str, port: int
+) -> None:
     """Serve the dashboard until it is interrupted.
+
+    Args:
+        storage_url: Where the study is.
+        dimensions: The searched values of its run.
+        host: Address to listen on.
+        port: Port to listen on.
 
     Raises:
         PrerequisiteError: if optuna-dashboard is not installed.
@@ -18,4 +30,5 @@ def serve_dashboard(storage_url: str, *, host: str, port: int) -> None:
         raise PrerequisiteError(
             "the dashboard is an extra: pip install 'evomerge[dashboard]'"
         ) from error
-    run_server(open_storage(storage_url), host=host, port=port)
+    storage = ReadableStorage(open_storage(storage_url, create=False), dimensions)
+    run_server(storage, host=host, port=port)
