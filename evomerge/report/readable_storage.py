@@ -8,6 +8,7 @@ import copy
 from collections.abc import Container, Sequence
 from typing import Any
 
+import optuna
 import yaml
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
@@ -16,25 +17,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from evomerge.errors import StudyError
 from evomerge.proposers import distribution
-from evomerge.search import TrialRecord, read_trial
-from evomerge.space import Dimension
+from evomerge.search import Study, TrialRecord, read_trial
 
-__all__ = ["ReadableStorage"]
+__all__ = ["ReadableStorage", "optuna_study"]
 
 _DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # libyaml's, where it is there, is faster
+
+
+def optuna_study(study: Study) -> optuna.Study:
+    """Return a run's study for Optuna's own functions: plots, importances, data frames."""
+    return optuna.load_study(study_name=study.name, storage=ReadableStorage(study))
 
 
 class ReadableStorage(BaseStorage):
     """A storage whose trials are spread out; other programs' trials are left as they are.
 
     Args:
-        storage: Where the study is.
-        dimensions: The searched values of its run.
+        study: The study, whose trials' searched values are known.
     """
 
-    def __init__(self, storage: BaseStorage, dimensions: Sequence[Dimension]) -> None:
-        self._inner = storage
-        self._distributions = {d.name: distribution(d) for d in dimensions}
+    def __init__(self, study: Study) -> None:
+        self._inner = study.storage
+        self._distributions = {d.name: distribution(d) for d in study.dimensions}
         self._finished: dict[tuple[int, int], FrozenTrial] = {}
 
     def get_all_trials(

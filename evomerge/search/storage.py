@@ -3,6 +3,7 @@
 import sqlite3
 import weakref
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
@@ -65,6 +66,9 @@ def _open(url: str) -> BaseStorage:
         path = url.removeprefix(_SQLITE)
         options["creator"] = lambda: _connect_sqlite(path)
     storage = RDBStorage(url, engine_kwargs=options)
+    if storage.engine.dialect.name == "postgresql":
+        sqlalchemy.event.listen(storage.engine, "connect", _ease_postgresql)
+        storage.engine.dispose()  # what is connected already was not asked
     # Optuna leaves its connections open.
     weakref.finalize(storage, storage.engine.dispose)
     return storage
@@ -99,6 +103,17 @@ def _connect_sqlite(path: str) -> sqlite3.Connection:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _ease_postgresql(connection: Any, _record: Any) -> None:
+    """Do as with SQLite: a crash of the server may cost the last half second of commits.
+
+    The death of any process that is a client costs nothing.
+    """
+    cursor = connection.cursor()
+    cursor.execute("SET synchronous_commit = off")
+    cursor.close()
+    connection.commit()
 
 
 def _without_password(url: str) -> str:

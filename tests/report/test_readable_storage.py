@@ -4,6 +4,7 @@ import optuna
 import pytest
 import yaml
 
+from evomerge.report import optuna_study
 from evomerge.report.readable_storage import ReadableStorage
 from evomerge.search import Study, open_storage
 from evomerge.space import Dimension
@@ -23,15 +24,14 @@ def url(folder):
 @pytest.fixture
 def storage(tmp_path):
     """A study with a scored, a failed and a running trial, and one of another program."""
-    storage = open_storage(url(tmp_path))
-    study = Study(storage, "s", DIMENSIONS)
+    study = Study(open_storage(url(tmp_path)), "s", DIMENSIONS)
     for _ in range(3):
         begin(study, point=POINT)
     study.complete(0, SUMMARY, seconds={"score": 1.5}, order=0, worker=1)
     study.fail(1, "NaN in lm_head.weight", seconds={}, order=1)
-    other = optuna.create_study(storage=storage, study_name="other")
+    other = optuna.create_study(storage=study.storage, study_name="other")
     other.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)
-    return ReadableStorage(storage, DIMENSIONS)
+    return ReadableStorage(study)
 
 
 def test_trials_are_spread_out(storage):
@@ -57,6 +57,13 @@ def test_what_ends_later_is_seen(storage, tmp_path):
     writer.complete(2, SUMMARY, seconds={}, order=2, worker=1)
     assert study.trials[2].user_attrs["add"] == 0.625
     assert study.trials[2].state.is_finished()
+
+
+def test_optuna_s_own_functions(storage, tmp_path):
+    study = optuna_study(Study(open_storage(url(tmp_path)), "s", DIMENSIONS, create=False))
+    frame = study.trials_dataframe()
+    assert list(frame["params_w3"]) == [0.25] * 3
+    assert frame["user_attrs_add"][0] == 0.625
 
 
 def test_another_program_s_trials_are_left_alone(storage):

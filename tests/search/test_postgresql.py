@@ -8,7 +8,7 @@ import time
 import pytest
 
 from evomerge.errors import StudyError
-from evomerge.search import open_run
+from evomerge.search import open_run, open_storage
 from tests.conftest import ENVIRONMENT, ROOT, evomerge, small_space, succeed
 
 
@@ -51,6 +51,15 @@ def test_killed_it_continues(postgresql, tmp_path):
     assert not (run / "study.db").exists()
     listed = succeed("items", run, "--json")
     assert listed.stdout.startswith("{")
+
+
+def test_commits_do_not_wait_for_the_disk(postgresql):
+    for _ in range(2):  # in a new connection too
+        storage = open_storage(postgresql)
+        with storage.engine.connect() as connection:
+            shown = connection.exec_driver_sql("SHOW synchronous_commit").scalar()
+        assert shown == "off"
+        storage.engine.dispose()
 
 
 def test_an_empty_database_stays_empty(postgresql, harness):

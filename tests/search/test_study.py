@@ -60,7 +60,7 @@ def test_everything_comes_back(url):
     assert again.records[2].point == {"w": 1 / 3, "m": "b"}
 
 
-def test_optuna_sees_values_parameters_and_the_objective_s_name(url):
+def test_optuna_sees_values_and_the_objective_s_name(url):
     study = Study(open_storage(url), "s", DIMENSIONS)
     begin(study)
     study.complete(0, SUMMARY, seconds={}, order=0, worker=1)
@@ -68,21 +68,12 @@ def test_optuna_sees_values_parameters_and_the_objective_s_name(url):
     assert plain.metric_names == ["objective"]
     trial = plain.trials[0]
     assert trial.value == 0.625
-    assert trial.params == {"w": 1 / 3, "m": "b"}
+    assert trial.user_attrs["trial"]["point"] == {"w": 1 / 3, "m": "b"}
     assert trial.user_attrs["trial"]["seed"] == 3
     assert trial.user_attrs["result"]["add"] == 0.625
     shown = json.dumps(trial.user_attrs["result"])
     assert shown.startswith('{"add": 0.625, "stderr": 0.03, "items": 40')
     assert trial.duration is not None
-
-
-def test_many_dimensions_are_in_the_attribute_alone(url):
-    dimensions = tuple(Dimension(f"w{i}", "float", 0.0, 1.0) for i in range(9))
-    point = {dimension.name: i / 7 for i, dimension in enumerate(dimensions)}
-    study = Study(open_storage(url), "s", dimensions)
-    begin(study, point=point)
-    assert Study(open_storage(url), "s", dimensions).records[0].point == point
-    assert not optuna.load_study(study_name="s", storage=open_storage(url)).trials[0].params
 
 
 def test_a_trial_is_three_transactions(tmp_path):
