@@ -233,7 +233,8 @@ def print_row(row: dict[str, Any]) -> None:
     """Show a row as soon as it is there."""
     print(
         f"{row['storage']}, {row['proposer']}, {row['workers']} workers, {row['trials']} trials: "
-        f"{row['ms']['wall']:.1f} ms a trial, {row['last_tenth_ms']['wall']:.1f} in the last tenth",
+        f"{row['ms']['wall']:.1f} ms a trial, {row['last_tenth_ms']['wall']:.1f} in the last tenth "
+        f"({row['last_tenth_ms']['cpu']:.1f} of them CPU)",
         flush=True,
     )
 
