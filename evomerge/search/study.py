@@ -198,6 +198,11 @@ class Study:
             **{name: score.value for name, score in summary.tasks.items()},
         }
         attributes |= {"seconds": dict(seconds), "order": order}
+        if summary.violations:
+            # Where Optuna's samplers, `best_trials` and dashboard look for them.
+            with self._timed():
+                violations = list(summary.violations.values())
+                self._storage.set_trial_system_attr(self._ids[number], "constraints", violations)
         self._end(number, attributes, TrialState.COMPLETE, list(summary.guiding))
         return self._update(
             number,
