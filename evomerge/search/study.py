@@ -147,6 +147,11 @@ class Study:
         content = layout.scored(
             summary, seconds=seconds, order=order, worker=worker, scored_items=items
         )
+        if summary.violations:
+            # Where Optuna's samplers, `best_trials` and dashboard look for them.
+            with self._timed():
+                violations = list(summary.violations.values())
+                self._storage.set_trial_system_attr(self._ids[number], "constraints", violations)
         self._end(number, content, TrialState.COMPLETE, list(summary.guiding))
         return self._update(
             number,

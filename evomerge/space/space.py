@@ -11,6 +11,7 @@ from evomerge.documents import Origin, Place, read_yaml, show_place, validate
 from evomerge.errors import SpaceError
 from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
+from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.expressions import Expression, find_holes, parameter_of, parse_expression
 from evomerge.space.schema import SpaceDocument
@@ -166,6 +167,9 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     document = document.model_copy(
         update={"recipe": recipe, "evaluation": evaluation, "tasks": tasks}
     )
+    if document.constraints.at_least:
+        constraints = read_constraints(document, recipe, origin)
+        document = document.model_copy(update={"constraints": constraints})
     holes, dimensions = _read_holes(recipe, origin.inside("recipe"))
     if not dimensions:
         raise SpaceError(
