@@ -107,7 +107,7 @@ def seed_numbers(text: str) -> list[int]:
     return found
 
 
-def parse_arguments() -> argparse.Namespace:
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
@@ -126,12 +126,12 @@ def parse_arguments() -> argparse.Namespace:
         "--true-items", type=int, default=1200, help="other items a skill for the true score"
     )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw there (SVG)")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure what is missing, print the tables, write the summary, draw it."""
-    options = parse_arguments()
+    options = parse_arguments(arguments)
     protocol = Protocol(
         budget=options.budget,
         search_items=options.search_items,

@@ -1,40 +1,37 @@
 """The comparison of search procedures, with a few items of one seed."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 from evomerge.evaluation import TaskSet
-from tests.conftest import ENVIRONMENT, ROOT
+from tests.conftest import ROOT
 
-SCRIPTS = ROOT / "scripts"
 SMALL = ("--budget", 360, "--search-items", 6, "--holdout-items", 4, "--true-items", 30)
+ARMS = ("--arms", "mergekit-evolve,evomerge", "--fractions", "1", "--seeds", "3")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def scripts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        yield
 
 
 def bench(out, *arguments):
-    return subprocess.run(
-        [sys.executable, SCRIPTS / "bench_search.py", "--out", out, *map(str, arguments)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-    )
+    import bench_search
+
+    bench_search.main(["--out", str(out), *map(str, arguments)])
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory):
-    out = tmp_path_factory.mktemp("bench")
-    arms = ("--arms", "mergekit-evolve,evomerge", "--fractions", "1", "--seeds", "3")
-    first = bench(out, *arms, *SMALL, "--plot", out / "plot.svg")
-    assert first.returncode == 0, first.stdout + first.stderr
-    return out, first.stdout, arms
+def out(tmp_path_factory, scripts):
+    folder = tmp_path_factory.mktemp("bench")
+    bench(folder, *ARMS, *SMALL)
+    return folder
 
 
-def test_each_arm_has_its_trajectory_and_true_scores(done):
-    out, _, _ = done
+def test_each_arm_has_its_trajectory_and_true_scores(out):
     peer = json.loads((out / "mergekit-evolve.seed-3.json").read_text())
     # 18 items a candidate: 20 candidates, the twenty-first would exceed the budget.
     assert [spent for spent, _ in peer["candidates"]] == list(range(18, 361, 18))
@@ -55,64 +52,46 @@ def test_each_arm_has_its_trajectory_and_true_scores(done):
     assert 0 <= choice["holdout"] <= 1
 
 
-def test_tables_summary_and_plot(done):
-    out, printed, _ = done
+def test_what_is_there_is_not_measured_again_but_shown(out, capsys):
+    file = out / "mergekit-evolve.seed-3.json"
+    before = file.stat().st_mtime_ns
+    bench(out, *ARMS, *SMALL, "--plot", out / "plot.svg")
+    printed = capsys.readouterr().out
+    assert "seed 3:" not in printed
+    assert file.stat().st_mtime_ns == before
+    assert "| mergekit-evolve | 1 | 360 |" in printed
+    assert "| evomerge | 1 |" in printed
     summary = json.loads((out / "summary.json").read_text())
     points = summary["arms"]["mergekit-evolve"]["points"]
     assert summary["goal"] == points[-1]["true"][1]
-    assert "| mergekit-evolve | 1 | 360 |" in printed
-    assert "| evomerge | 1 |" in printed
     picture = (out / "plot.svg").read_text()
     assert picture.count("<polyline") == 2
     assert picture.endswith("</svg>\n")
 
 
-def test_what_is_there_is_not_measured_again(done):
-    out, _, arms = done
-    file = out / "mergekit-evolve.seed-3.json"
-    before = file.stat().st_mtime_ns
-    again = bench(out, *arms, *SMALL)
-    assert again.returncode == 0
-    assert "seed 3:" not in again.stdout
-    assert file.stat().st_mtime_ns == before
-
-
-def test_results_of_other_budgets_are_not_compared(done):
-    out, _, arms = done
-    other = bench(out, *arms, *SMALL, "--budget", 720)
-    assert other.returncode == 1
-    assert "another folder to --out" in other.stderr
-    assert "Traceback" not in other.stderr
+def test_results_of_other_budgets_are_not_compared(out):
+    with pytest.raises(SystemExit, match="another folder to --out"):
+        bench(out, *ARMS, *SMALL, "--budget", 720)
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--arms", "cmaes"), "there is no arm 'cmaes' (there are mergekit-evolve, "),
+        (("--arms", "cmaes"), r"there is no arm 'cmaes' \(there are mergekit-evolve, "),
         (("--arms", "tpe@0.1"), "there is no arm 'tpe@0.1'"),
-        (("--seeds", "0..3"), "--seeds is like 0-19 or 3,5,8-9, got '0..3'"),
+        (("--seeds", "0..3"), r"--seeds is like 0-19 or 3,5,8-9, got '0\.\.3'"),
     ],
 )
 def test_a_wrong_option_is_one_message(tmp_path, arguments, message):
-    wrong = bench(tmp_path, *arguments)
-    assert wrong.returncode == 1
-    assert message in wrong.stderr
-    assert "Traceback" not in wrong.stderr
+    with pytest.raises(SystemExit, match=message):
+        bench(tmp_path, *arguments)
 
 
-@pytest.fixture
-def modules(monkeypatch):
-    monkeypatch.syspath_prepend(str(SCRIPTS))
-    import bench_search_problem
-    import bench_search_report
+def test_nobody_has_seen_the_items_of_the_true_score():
+    from bench_search_problem import Problem, Protocol
 
-    return bench_search_problem, bench_search_report
-
-
-def test_nobody_has_seen_the_items_of_the_true_score(modules):
-    problems, _ = modules
-    protocol = problems.Protocol(budget=360, search_items=6, holdout_items=4, true_items=30)
-    problem = problems.Problem(protocol, 3)
+    protocol = Protocol(budget=360, search_items=6, holdout_items=4, true_items=30)
+    problem = Problem(protocol, 3)
     document = problem.space.document
     tasks = TaskSet.load(document.tasks, document.evaluation, seed=3)
     unseen = problem.unseen_items()
@@ -129,8 +108,9 @@ def result(arm, seed, *choices):
     return {"arm": arm, "seed": seed, "choices": [dict(zip(keys, c, strict=True)) for c in choices]}
 
 
-def test_wins_are_counted_seed_by_seed_at_equal_cost(modules):
-    _, report = modules
+def test_wins_are_counted_seed_by_seed_at_equal_cost():
+    from bench_search_report import summarize
+
     results = [
         result("mergekit-evolve", 0, (0.1, 10, 0.7, 0.50), (1, 100, 0.8, 0.70)),
         result("mergekit-evolve", 1, (0.1, 10, 0.7, 0.60), (1, 100, 0.8, 0.74)),
@@ -140,7 +120,7 @@ def test_wins_are_counted_seed_by_seed_at_equal_cost(modules):
         result("evomerge@0.1", 2, (0.1, 9, 0.7, 0.55)),
         result("evomerge@1", 1, (1, 98, 0.8, 0.80)),
     ]
-    summary = report.summarize(results)
+    summary = summarize(results)
     first, last = summary["arms"]["evomerge"]["points"]
     assert summary["goal"] == pytest.approx(0.72)
     assert first["true"] == pytest.approx([0.635, 0.72, 0.725])
