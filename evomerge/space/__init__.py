@@ -3,6 +3,7 @@
 from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
+from evomerge.space.racing import RacingSettings
 from evomerge.space.schema import (
     ConstraintSettings,
     ObjectiveSettings,
@@ -19,6 +20,7 @@ __all__ = [
     "Hole",
     "ObjectiveSettings",
     "Point",
+    "RacingSettings",
     "SearchSettings",
     "Space",
     "SpaceDocument",
