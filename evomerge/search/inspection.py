@@ -116,11 +116,7 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
 
 def _samples(space: Space, found: Inspection) -> Iterator[Recipe]:
     """Yield the usual recipe, and one for each option of each choice."""
-    usual = usual_point(space)
-    points = [usual]
-    for dimension in space.dimensions:
-        points += [{**usual, dimension.name: option} for option in dimension.choices]
-    for point in points:
+    for point in (usual_point(space), *(each.point for each in space.option_points())):
         try:
             yield space.decode(point)
         except EvomergeError as error:

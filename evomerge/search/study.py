@@ -151,7 +151,7 @@ class Study:
         template = create_trial(
             state=TrialState.RUNNING,
             params=dict(point or {}),
-            distributions=self._distributions if point else {},
+            distributions={name: self._distributions[name] for name in point or ()},
             user_attrs=attributes,
         )
         with self._timed():

@@ -2,8 +2,9 @@
 
 from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
+from evomerge.space.holes import Hole
 from evomerge.space.schema import ObjectiveSettings, SearchSettings, SpaceDocument
-from evomerge.space.space import Hole, Space, load_space, parse_space
+from evomerge.space.space import Space, load_space, parse_space
 
 __all__ = [
     "Condition",
