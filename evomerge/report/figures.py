@@ -115,10 +115,10 @@ def holdout_figure(result: RunResult) -> Any:
 def parameter_figure(result: RunResult, space: Space) -> Any:
     """Parallel coordinates: which values the good candidates have."""
     records = [r for r in result.trials if r.point and r.search is not None]
-    axes = []
+    axes: list[dict[str, Any]] = []
     for dimension in space.dimensions:
         # A candidate without this dimension has no place on its axis.
-        column = [(r.point or {}).get(dimension.name) for r in records]
+        column: list[Any] = [(r.point or {}).get(dimension.name) for r in records]
         if dimension.kind == "choice":
             ticks = [str(choice) for choice in dimension.choices]
             axes.append(

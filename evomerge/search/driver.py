@@ -11,14 +11,9 @@ from evomerge.proposers import Told, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.cache import KnownResults, ResultCache
 from evomerge.search.directory import RunDirectory
+from evomerge.search.judging import Judge
 from evomerge.search.monitor import Monitor
-from evomerge.search.objectives import (
-    ObjectiveFacts,
-    Objectives,
-    best_parents,
-    make_objectives,
-    needs_parents,
-)
+from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.replay import ProposerLog
 from evomerge.search.study import Study
@@ -70,9 +65,9 @@ class Driver:
         self._started = started
         self._baselines = baselines(space)
         self._known = None if cache is None else KnownResults(cache)
-        self._facts = ObjectiveFacts.from_info(pool.info)
-        self._study.set_attribute("objective", self._facts.to_dict())
-        self._objectives = self._make_objectives()
+        facts = ObjectiveFacts.from_info(pool.info)
+        self._study.set_attribute("objective", facts.to_dict())
+        self._judge = Judge(space, facts, study, directory)
         self.propose_seconds = 0.0
 
     def score_baselines(self) -> None:
@@ -86,20 +81,11 @@ class Driver:
         again = [record for record in known.values() if record.state == "running"]
         total = len(self._baselines)
         self._monitor.stage("baselines", total=total, done=total - len(todo) - len(again))
-        if self._objectives is None:
-            # No trial has a value before the best parent of each task is known.
-            first = [each for each in again if each.kind == "parent"]
-            new = [each for each in todo if each.kind == "parent"]
-            held: list[Outcome] = []
-            self._drive_all(chain(first, map(self._begin_baseline, new)), held.append)
-            self._note_parents(held)
-            for outcome in sorted(held, key=lambda each: each.number):
-                self._monitor.finished(self._finish(outcome, order=None), "baselines")
-            again = [each for each in again if each.kind != "parent"]
-            todo = [each for each in todo if each.kind != "parent"]
 
         def on_outcome(outcome: Outcome) -> None:
-            self._monitor.finished(self._finish(outcome, order=None), "baselines")
+            # No trial has a value before the baselines are scored which it is measured against.
+            for ready in self._judge.take(outcome):
+                self._monitor.finished(self._finish(ready, order=None), "baselines")
 
         self._drive_all(chain(again, map(self._begin_baseline, todo)), on_outcome)
         records = self._records("baseline")
@@ -116,6 +102,7 @@ class Driver:
             ordered=self._settings.ordered,
             workers=self._pool.info.workers,
             history=history,
+            told=self._judge.told,
         )
         again = [record for record in history if record.state == "running"]
         budget = max(self._settings.trials, len(self._study.records))
@@ -136,7 +123,7 @@ class Driver:
         def on_outcome(outcome: Outcome) -> None:
             order = log.place(outcome.number)
             record = self._finish(outcome, order=order)
-            log.tell(record.number, record.values, order)
+            log.tell(record.number, self._judge.told(record), order)
             self._monitor.finished(record, "search")
 
         self._drive(next_assignment, on_outcome)
@@ -160,7 +147,7 @@ class Driver:
                 with contextlib.suppress(EvaluationError):
                     record = self._study.set_holdout(
                         outcome.number,
-                        self._summarizer.summarize(outcome.scores),
+                        self._judge.summarize(outcome.scores, "holdout"),
                         seconds=dict(outcome.seconds),
                         scored_items=outcome.scored_items,
                     )
@@ -198,32 +185,6 @@ class Driver:
         assignments = map(self._assign, records)
         self._drive(lambda: next(assignments, None), on_outcome)
 
-    def _make_objectives(self) -> Objectives | None:
-        """Make the objectives, or None if the parents' scores are wanted and not known yet."""
-        parents = self._study.attributes.get("parents")
-        if needs_parents(self._space) and parents is None:
-            make_objectives(self._space, self._facts)  # what else is wrong shows now
-            return None
-        return make_objectives(self._space, self._facts, parents)
-
-    def _note_parents(self, outcomes: list[Outcome]) -> None:
-        """Keep the best parents' scores, once: a resumed run has the same."""
-        scored = [each.scores for each in outcomes if isinstance(each, Scored)]
-        if not scored:
-            reasons = [each.reason for each in outcomes if not isinstance(each, Scored)]
-            raise EvaluationError(
-                "objective improvement: no parent could be scored, so there is nothing to improve "
-                f"on; the first reason: {reasons[0] if reasons else 'the space has no parents'}"
-            )
-        parents = best_parents(scored, self._settings.seed)
-        self._study.set_attribute("parents", parents)
-        self._objectives = make_objectives(self._space, self._facts, parents)
-
-    @property
-    def _summarizer(self) -> Objectives:
-        assert self._objectives is not None  # noqa: S101 - made before any trial ends
-        return self._objectives
-
     def _make_proposer(self) -> Any:
         """Make the proposer, started from the baseline that scored best."""
         scored: list[tuple[tuple[float, ...], Baseline]] = []
@@ -232,8 +193,9 @@ class Driver:
                 (b for b in self._baselines if (b.kind, b.name) == (record.kind, record.label)),
                 None,
             )
-            if match is not None and record.values is not None:
-                scored.append((record.values, match))
+            told = self._judge.told(record)
+            if match is not None and told is not None:
+                scored.append((told, match))
         _, best = max(scored, key=lambda pair: pair[0][0])
         known = [(match.point, Told(values)) for values, match in scored if match.point is not None]
         num = len(self._space.document.objective)
@@ -284,7 +246,7 @@ class Driver:
             # The items first: a trial that the study calls complete has them.
             self._keep_items(outcome)
             try:
-                summary = self._summarizer.summarize(outcome.scores)
+                summary = self._judge.summarize(outcome.scores)
             except EvaluationError as error:
                 reason = _one_line(error)
                 return self._study.fail(outcome.number, reason, seconds=seconds, order=order)

@@ -25,6 +25,8 @@ class Summary:
         objectives: Name -> objective, where there are several.
         guides: Name -> what the search raises, where smooth metrics guide it.
         smooth: Task name -> score of its smooth metric.
+        violations: Constraint -> how far it is from being held on the search items; 0 or less
+            holds.
     """
 
     objective: Estimate
@@ -32,6 +34,7 @@ class Summary:
     objectives: Mapping[str, Estimate] = field(default_factory=dict)
     guides: Mapping[str, Estimate] = field(default_factory=dict)
     smooth: Mapping[str, TaskScore] = field(default_factory=dict)
+    violations: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def reported(self) -> tuple[float, ...]:
@@ -54,6 +57,8 @@ class Summary:
                 content[key] = {name: asdict(each) for name, each in estimates.items()}
         if self.smooth:
             content["smooth"] = {name: _plain(score) for name, score in self.smooth.items()}
+        if self.violations:
+            content["violations"] = dict(self.violations)
         return content
 
     @classmethod
@@ -65,6 +70,7 @@ class Summary:
             {name: Estimate(**each) for name, each in data.get("objectives", {}).items()},
             {name: Estimate(**each) for name, each in data.get("guides", {}).items()},
             {name: TaskScore(**score) for name, score in data.get("smooth", {}).items()},
+            data.get("violations", {}),
         )
 
 
@@ -123,3 +129,9 @@ class TrialRecord:
     def value(self) -> float | None:
         """The first number that the search raises, or None."""
         return None if self.values is None else self.values[0]
+
+    @property
+    def violation(self) -> float:
+        """By how much it violates the constraints on the search items; 0 if it holds all."""
+        violations = {} if self.search is None else self.search.violations
+        return sum(each for each in violations.values() if each > 0)

@@ -1,6 +1,6 @@
 """The log of a proposer: who was asked after how many answers, and in which order they came."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from evomerge.proposers import Proposer, Told
 from evomerge.search.records import TrialRecord
@@ -24,6 +24,7 @@ class ProposerLog:
         ordered: See above.
         workers: Trials that may be under way at once.
         history: The proposed trials of the study, by number.
+        told: What the proposer is told of a trial.
 
     Raises:
         StudyError: if the proposer does not repeat what the study holds.
@@ -36,7 +37,9 @@ class ProposerLog:
         ordered: bool,
         workers: int,
         history: Iterable[TrialRecord],
+        told: Callable[[TrialRecord], Values] = lambda record: record.values,
     ) -> None:
+        self._told = told
         self._proposer = proposer
         self._ordered = ordered
         self._workers = workers
@@ -83,7 +86,7 @@ class ProposerLog:
     def _repeat(self, history: list[TrialRecord]) -> None:
         for record in history:
             if record.order is not None and record.state != "running":
-                self._log[record.order] = (record.number, record.values)
+                self._log[record.order] = (record.number, self._told(record))
         self._next_order = len(self._log)
         for record in history:
             self._tell_until(record.asked_after)

@@ -18,20 +18,22 @@ from evomerge.errors import StudyError
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
 from evomerge.search.cache import ResultCache
+from evomerge.search.constraints import reference_baselines
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.driver import Driver
 from evomerge.search.finalists import (
     choose_finalists,
     compare_with_baselines,
-    pareto_front,
     rank_finalists,
 )
+from evomerge.search.fronts import make_fronts
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.study import Study, open_storage
+from evomerge.search.verdicts import HoldoutCheck
 from evomerge.space import Space, usual_point
 from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
@@ -137,10 +139,15 @@ def run(
 
 
 def _check_models(space: Space) -> dict[str, str]:
-    """Open every model, plan the usual recipe and every baseline; return fingerprints."""
+    """Open every model, plan the usual recipe and every baseline; return fingerprints.
+
+    What constraints are measured against is looked for too.
+    """
     checkpoints = {name: open_checkpoint(name) for name in space.model_names()}
+    found = baselines(space)
+    reference_baselines(space, found)
     recipes = [space.decode(usual_point(space))]
-    recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in baselines(space)]
+    recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in found]
     for recipe in recipes:
         plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
     return {name: checkpoint.fingerprint() for name, checkpoint in checkpoints.items()}
@@ -276,21 +283,24 @@ def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
 def _conclude(
     study: Study, directory: RunDirectory, space: Space, finalists: list[TrialRecord]
 ) -> RunResult:
-    ranked = rank_finalists([study.records[record.number] for record in finalists])
     attributes = study.attributes
     facts = ObjectiveFacts.from_dict(attributes["objective"])
+    trials = tuple(study.records[number] for number in sorted(study.records))
+    check = HoldoutCheck(space, facts, study, directory)
+    verdicts = {record.number: check.verdicts(record) for record in finalists}
+    ranked = rank_finalists([study.records[record.number] for record in finalists], verdicts)
     objectives = make_objectives(space, facts, attributes.get("parents"))
     comparisons = compare_with_baselines(study, directory, ranked[0], objectives.first)
-    values = {r.number: r.holdout.reported for r in ranked if r.holdout is not None}
-    front = pareto_front(ranked, values) if len(objectives.reported) > 1 else ()
+    several = len(objectives.reported) > 1
     result = RunResult(
         space=space.name,
         seed=space.document.search.seed,
-        trials=tuple(study.records[number] for number in sorted(study.records)),
+        trials=trials,
         finalists=ranked,
         comparisons=comparisons,
         seconds=_seconds(study),
-        pareto_front=tuple(front),
+        fronts=make_fronts(trials, ranked, check.holds) if several else None,
+        verdicts={number: found for number, found in verdicts.items() if found},
     )
     best = result.versus("parent")
     parent = None if best is None else best.baseline

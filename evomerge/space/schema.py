@@ -1,14 +1,21 @@
 """The keys of a search space file."""
 
-from typing import Any, Literal, Self
+import math
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from evomerge.documents import Document
 from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
 
-__all__ = ["DEFAULT_OBJECTIVE", "ObjectiveSettings", "SearchSettings", "SpaceDocument"]
+__all__ = [
+    "DEFAULT_OBJECTIVE",
+    "ConstraintSettings",
+    "ObjectiveSettings",
+    "SearchSettings",
+    "SpaceDocument",
+]
 
 DEFAULT_OBJECTIVE = "objective"
 RULES = ("weighted_sum", "min", "improvement")
@@ -60,6 +67,31 @@ class ObjectiveSettings(Document):
         return value
 
 
+def _check_reference(value: Any) -> Any:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, str) or (is_number and math.isfinite(value)):
+        return value
+    raise ValueError(
+        "a score is at least that of a baseline (base, average, best_parent or a model's name), or "
+        "a number"
+    )
+
+
+Reference = Annotated[str | float, BeforeValidator(_check_reference)]
+"""A baseline's name, or a score."""
+
+
+class ConstraintSettings(Document):
+    """What a candidate must hold to win.
+
+    Attributes:
+        at_least: Task, group or tag -> what its score is at least as good as: ``base``,
+            ``average``, ``best_parent``, a model of the recipe, or a number in the metric's unit.
+    """
+
+    at_least: dict[str, Reference] = Field(default_factory=dict)
+
+
 class SpaceDocument(Document):
     """A whole space file; the recipe is checked once its holes are filled.
 
@@ -70,6 +102,7 @@ class SpaceDocument(Document):
         tasks: What is scored.
         objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
             list of tasks, each of which is an objective.
+        constraints: What a candidate must hold to win.
         search: How the space is searched.
         evaluation: How candidates are scored.
     """
@@ -80,6 +113,7 @@ class SpaceDocument(Document):
     objective: dict[str, ObjectiveSettings] = Field(
         default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
     )
+    constraints: ConstraintSettings = ConstraintSettings()
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 

@@ -10,6 +10,7 @@ from evomerge.documents import Origin, Place, read_yaml, validate
 from evomerge.errors import SpaceError
 from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
+from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.holes import Hole, Holes, fill, read_holes
 from evomerge.space.options import OptionPoint, check_options, option_points
@@ -210,6 +211,9 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     document = document.model_copy(
         update={"recipe": recipe, "evaluation": evaluation, "tasks": tasks}
     )
+    if document.constraints.at_least:
+        constraints = read_constraints(document, recipe, origin)
+        document = document.model_copy(update={"constraints": constraints})
     holes = read_holes(recipe, origin.inside("recipe"))
     if not holes.dimensions:
         raise SpaceError(
