@@ -84,7 +84,7 @@ def inspect_file(
     """
     path = Path(path)
     data, _ = read_yaml(path, RecipeError)
-    if isinstance(data, dict) and ("recipe" in data or "tasks" in data):
+    if isinstance(data, dict) and not {"recipe", "genome", "tasks"}.isdisjoint(data):
         space = load_space(path).with_task_dirs(task_dirs)
         return _inspect_space(space, code_confirmed=allow_code_execution)
     return _inspect_recipe(load_recipe(path), str(path))
@@ -99,7 +99,7 @@ def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
 
 
 def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
-    found = Inspection("search space", space.origin.name)
+    found = Inspection("search space", space.origin.name, notes=list(space.notes))
     found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
     checkpoints = _open_models(space.model_names(), found)
     recipes = list(_samples(space, found))

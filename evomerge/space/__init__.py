@@ -11,6 +11,7 @@ from evomerge.space.schema import (
     SpaceDocument,
 )
 from evomerge.space.space import Space, load_space, parse_space
+from evomerge.space.writing import convert_genome
 
 __all__ = [
     "BASELINE_WORDS",
@@ -24,6 +25,7 @@ __all__ = [
     "Space",
     "SpaceDocument",
     "Value",
+    "convert_genome",
     "load_space",
     "mixture_point",
     "parse_space",

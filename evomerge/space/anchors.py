@@ -6,6 +6,7 @@ from evomerge.methods import METHODS
 from evomerge.space.conditions import METHOD_PLACE
 from evomerge.space.dimensions import Value
 from evomerge.space.holes import Hole
+from evomerge.space.pairs import pair_weight
 from evomerge.space.space import Space
 
 __all__ = ["mixture_point", "usual_point"]
@@ -56,7 +57,7 @@ def _fill(
             of_method = hole.place == METHOD_PLACE and method is not None
             point[dimension.name] = method if of_method else dimension.choices[0]
         else:
-            value = _value(space, hole, usual, weights)
+            value = _value(space, hole, usual, weights, dimension.high)
             point[dimension.name] = (
                 dimension.from_unit(_FALLBACK) if value is None else dimension.clip(value)
             )
@@ -64,12 +65,19 @@ def _fill(
 
 
 def _value(
-    space: Space, hole: Hole, usual: Mapping[str, float], weights: Mapping[str, float] | None
+    space: Space,
+    hole: Hole,
+    usual: Mapping[str, float],
+    weights: Mapping[str, float] | None,
+    high: float,
 ) -> float | None:
     if weights is not None:
         owner = _owner(space.document.recipe, hole)
         if hole.parameter == "weight" and owner is not None:
-            return weights.get(owner, 0.0)
+            share = weights.get(owner, 0.0)
+            if space.document.select is None:
+                return share
+            return pair_weight(share, max(weights.values(), default=0.0), high)
         if hole.parameter == "density":
             return 1.0
         if hole.parameter == "t":

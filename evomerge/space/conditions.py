@@ -26,16 +26,18 @@ class Methods:
     """The merge methods of a space.
 
     Attributes:
-        names: One, or the options of a choice.
+        names: One, or the options of a choice; all known.
         choice: The name of that choice's dimension, or None.
+        also: Parameters that are read beside those of the methods.
     """
 
     names: tuple[str, ...]
     choice: str | None
+    also: tuple[str, ...] = ()
 
     def specs(self) -> tuple[MethodSpec, ...]:
-        """Return the rows of the method table; unknown names have none."""
-        return tuple(METHODS[name] for name in self.names if name in METHODS)
+        """Return the rows of the method table."""
+        return tuple(METHODS[name] for name in self.names)
 
     def having(self, parameter: str) -> tuple[str, ...]:
         """Return the methods that have a parameter."""
@@ -65,7 +67,7 @@ def wanted_by(
     """
     wanted = _explicit(place, expression, choices, origin)
     parameter = parameter_of(place)
-    if parameter is None or not methods.specs() or len(methods.specs()) < len(methods.names):
+    if parameter is None or parameter in methods.also or not methods.names:
         return wanted
     having = methods.having(parameter)
     if not having:

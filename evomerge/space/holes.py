@@ -1,7 +1,7 @@
 """The holes of a recipe: where they are, what they search, when they exist, how they are filled."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +71,13 @@ class Holes:
     groups: Mapping[str, tuple[str, ...]]
 
 
-def read_holes(recipe: Any, origin: Origin) -> Holes:
+def read_holes(recipe: Any, origin: Origin, *, also: tuple[str, ...] = ()) -> Holes:
     """Find and check the holes of a recipe.
+
+    Args:
+        recipe: The recipe as plain data.
+        origin: Where it came from, for messages.
+        also: Parameters that are read beside those of its methods.
 
     Raises:
         SpaceError: naming the place of what is wrong.
@@ -93,7 +98,8 @@ def read_holes(recipe: Any, origin: Origin) -> Holes:
         for label, (_, expression) in zip(labels, parsed, strict=True)
         if expression.kind == "choice" and not expression.is_constant
     }
-    methods = _methods(recipe, dict(zip((place for place, _ in parsed), labels, strict=True)))
+    places = dict(zip((place for place, _ in parsed), labels, strict=True))
+    methods = replace(_methods(recipe, places), also=also)
     _check_methods(methods, origin)
     wants = [
         wanted_by(place, expression, methods=methods, choices=choices, origin=origin)

@@ -10,10 +10,13 @@ from evomerge.documents import Origin, Place, read_yaml, validate
 from evomerge.errors import SpaceError
 from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
+from evomerge.space.blocks import expand_blocks
 from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
+from evomerge.space.genome import native_space
 from evomerge.space.holes import Hole, Holes, fill, read_holes
 from evomerge.space.options import OptionPoint, check_options, option_points
+from evomerge.space.pairs import PAIR_PARAMETERS, choose_pairs
 from evomerge.space.schema import SpaceDocument
 from evomerge.space.simplex import Simplex, read_simplexes
 
@@ -30,6 +33,7 @@ class Space:
         origin: Where it came from.
         searched: The holes of the recipe and their dimensions.
         simplexes: Dimensions whose values sum to 1.
+        notes: What of the file has no effect here, and why.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Space:
     origin: Origin
     searched: Holes
     simplexes: tuple[Simplex, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def holes(self) -> tuple[Hole, ...]:
@@ -65,7 +70,10 @@ class Space:
             RecipeError: if the filled recipe breaks a rule.
         """
         data = fill(self.document.recipe, self.searched, self.settle(point))
-        return parse_recipe(data, self.origin.inside("recipe"))
+        origin = self.origin.inside("recipe")
+        if self.document.select is not None:
+            choose_pairs(data, origin)
+        return parse_recipe(data, origin)
 
     def settle(self, point: Point) -> dict[str, Value]:
         """Return a point without the dimensions that do not exist there, simplexes summing to 1.
@@ -184,7 +192,7 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     """Check a search space given as plain data.
 
     Args:
-        data: The content of a space file.
+        data: The content of a space file, or of a file of mergekit-evolve.
         origin: Where it came from, for messages.
         name: Name of the study and of the default run directory.
 
@@ -195,7 +203,8 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     origin = origin or Origin()
     if not isinstance(data, dict):
         raise SpaceError(
-            f"{origin.where()}: a search space is a mapping with 'recipe' and 'tasks', got "
+            f"{origin.where()}: a search space is a mapping with 'recipe' and 'tasks' (or a file "
+            "of mergekit-evolve, with 'genome' and 'tasks'), got "
             f"{type(data).__name__}"
         )
     if "recipe" not in data and "merge_method" in data:
@@ -203,8 +212,13 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
             f"{origin.where()}: this is a recipe, not a search space; put it below 'recipe:' and "
             "add 'tasks:', or use 'evomerge merge'"
         )
+    notes: tuple[str, ...] = ()
+    if "genome" in data:
+        converted = native_space(data, origin)
+        data, notes = converted.data, converted.notes
     document = validate(SpaceDocument, data, origin, SpaceError)
     recipe = locate_models(document.recipe, origin.folder)
+    recipe = expand_blocks(recipe, origin.inside("recipe"))
     folders = [_locate(name, origin.folder) for name in document.evaluation.task_dirs]
     evaluation = document.evaluation.model_copy(update={"task_dirs": folders})
     tasks = [_locate_lists(task, origin.folder) for task in document.tasks]
@@ -214,14 +228,15 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     if document.constraints.at_least:
         constraints = read_constraints(document, recipe, origin)
         document = document.model_copy(update={"constraints": constraints})
-    holes = read_holes(recipe, origin.inside("recipe"))
+    also = PAIR_PARAMETERS if document.select is not None else ()
+    holes = read_holes(recipe, origin.inside("recipe"), also=also)
     if not holes.dimensions:
         raise SpaceError(
             f"{origin.where('recipe')}: nothing to search: give at least one value as "
             "{search: [low, high]} or {choice: [a, b]}"
         )
     simplexes = read_simplexes(document.simplex, holes, origin.inside("simplex"))
-    space = Space(name, document, origin, holes, simplexes)
+    space = Space(name, document, origin, holes, simplexes, notes)
     check_options(holes, space.decode, origin.inside("recipe"))
     return space
 
