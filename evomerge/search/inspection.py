@@ -101,6 +101,7 @@ def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
 def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
     found = Inspection("search space", space.origin.name, notes=list(space.notes))
     found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
+    found.facts += [f"{' + '.join(each.dimensions)} = 1" for each in space.simplexes]
     checkpoints = _open_models(space.model_names(), found)
     recipes = list(_samples(space, found))
     found.notes += without_effect(recipes[0]) if recipes else []
@@ -252,9 +253,11 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
 
 
 def _range(dimension: Dimension) -> str:
+    where = f" (with {dimension.condition})" if dimension.condition else ""
     if dimension.kind == "choice":
-        return " | ".join(str(choice) for choice in dimension.choices)
-    return f"{dimension.low:g} … {dimension.high:g}" + (" (log)" if dimension.log else "")
+        return " | ".join(str(choice) for choice in dimension.choices) + where
+    log = " (log)" if dimension.log else ""
+    return f"{dimension.low:g} … {dimension.high:g}{log}{where}"
 
 
 def _size(num_bytes: int) -> str:

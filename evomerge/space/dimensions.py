@@ -34,6 +34,11 @@ class Condition:
             return False
         return self.also is None or self.also.holds(point)
 
+    def __str__(self) -> str:
+        """Return it as people write it: ``merge_method ties or della, norm l1``."""
+        mine = f"{self.choice} {' or '.join(str(value) for value in self.values)}"
+        return mine if self.also is None else f"{mine}, {self.also}"
+
     def choices(self) -> tuple[str, ...]:
         """Return the names of all dimensions that decide."""
         return (self.choice, *(self.also.choices() if self.also else ()))

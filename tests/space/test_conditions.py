@@ -78,6 +78,13 @@ def test_a_parameter_exists_with_the_methods_that_have_it():
     }
 
 
+def test_conditions_are_written_for_people():
+    inner = Condition("norm", ("l1",))
+    assert str(Condition("merge_method", ("ties", "della"), inner)) == (
+        "merge_method ties or della, norm l1"
+    )
+
+
 def test_decode_leaves_out_what_the_method_does_not_have():
     space = parse_space(SPACE)
     recipes = {
