@@ -125,6 +125,9 @@ class SpaceDocument(Document):
 
     Attributes:
         recipe: The recipe with its holes.
+        simplex: Names of search expressions whose values sum to 1; in a file also the names of one
+            simplex alone.
+        select: ``heaviest_pair``: slerp between the two models with the largest ``weight``.
         tasks: What is scored.
         objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
             list of tasks, each of which is an objective.
@@ -134,6 +137,8 @@ class SpaceDocument(Document):
     """
 
     recipe: dict[str, Any]
+    simplex: list[list[str]] = Field(default_factory=list)
+    select: Literal["heaviest_pair"] | None = None
     tasks: list[TaskSettings] = Field(min_length=1)
     objective: dict[str, ObjectiveSettings] = Field(
         default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
@@ -150,6 +155,12 @@ class SpaceDocument(Document):
         if twice:
             raise ValueError(f"every task is listed once; {', '.join(twice)} stands here twice")
         return tasks
+
+    @field_validator("simplex", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        alone = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return [value] if alone and value else value
 
     @field_validator("objective", mode="before")
     @classmethod
