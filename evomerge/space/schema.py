@@ -35,7 +35,7 @@ class SearchSettings(Document):
         finalists: Candidates that are scored again on the held-out items.
     """
 
-    optimizer: Literal["cma", "tpe", "random"] = "cma"
+    optimizer: Literal["cma", "surrogate", "tpe", "random"] = "cma"
     trials: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
     ordered: bool = False
