@@ -3,6 +3,7 @@
 from evomerge.search.baselines import Baseline, baselines, find_models, parent_recipe
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.evaluate import evaluate_recipe
+from evomerge.search.fronts import Coverage, Fronts, search_front
 from evomerge.search.inspection import Inspection, ModelRow, inspect_file
 from evomerge.search.item_views import (
     TaskComparison,
@@ -18,9 +19,12 @@ from evomerge.search.records import Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
 from evomerge.search.run import run, worker_spec
 from evomerge.search.study import Study, open_storage
+from evomerge.search.verdicts import Verdict
 
 __all__ = [
     "Baseline",
+    "Coverage",
+    "Fronts",
     "Inspection",
     "ModelRow",
     "Monitor",
@@ -33,6 +37,7 @@ __all__ = [
     "Summary",
     "TaskComparison",
     "TrialRecord",
+    "Verdict",
     "VersusBaseline",
     "baselines",
     "compare_trials",
@@ -45,6 +50,7 @@ __all__ = [
     "open_storage",
     "parent_recipe",
     "run",
+    "search_front",
     "short_names",
     "trial_items",
     "trial_name",

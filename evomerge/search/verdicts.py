@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,12 +77,20 @@ class Verdict:
         }
         if self.comparison is not None:
             content |= {
-                "difference": self.comparison.difference,
-                "stderr": self.comparison.stderr,
+                **asdict(self.comparison),
                 "interval": list(self.comparison.interval),
                 "confidence": self.confidence,
             }
         return content
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
+        """Return the verdict that ``result.json`` holds."""
+        compared = None
+        if "difference" in data:
+            numbers = {key: data[key] for key in ("difference", "stderr", "p_value", "items")}
+            compared = Comparison(interval=tuple(data["interval"]), **numbers)
+        return cls(data["task"], data["at_least"], compared, data["violation"])
 
 
 class HoldoutCheck:
