@@ -24,10 +24,10 @@ _WHAT_IT_IS = (
     "Scores are on held-out items, mean ± standard error; what lies within the errors may change "
     "places."
 )
+_WHO_SURPASSES = "`surpassed by` names baselines that are nowhere worse and somewhere better."
 _WHAT_IT_SAYS = (
-    "`surpassed by` names baselines that are nowhere worse and somewhere better. The winner is the "
-    "best finalist in the first objective. Each folder has weights, tokenizer, `recipe.yml` and a "
-    "card."
+    "The winner is the best finalist in the first objective. Each folder has weights, tokenizer, "
+    "`recipe.yml` and a card."
 )
 
 
@@ -123,7 +123,9 @@ def front_index(result: dict[str, Any], members: "Sequence[TrialRecord]") -> dic
 def _page(index: dict[str, Any]) -> str:
     names = list(index["front"][0]["objectives"])
     constraints = any("constraints" in each for each in index["front"])
-    head = ["model", *names, *(["constraints"] if constraints else []), "surpassed by"]
+    surpassed = any(each["surpassed_by"] for each in index["front"])
+    extra = ["constraints"] * constraints + ["surpassed by"] * surpassed
+    head = ["model", *names, *extra]
     lines = [
         f"# Pareto front of {index['space']}",
         "",
@@ -138,13 +140,15 @@ def _page(index: dict[str, Any]) -> str:
         if constraints:
             held = all(verdict["holds"] for verdict in each.get("constraints", ()))
             cells.append("hold" if held else "**violated**")
-        cells.append(", ".join(f"`{label}`" for label in each["surpassed_by"]))
+        if surpassed:
+            cells.append(", ".join(f"`{label}`" for label in each["surpassed_by"]))
         lines.append("| " + " | ".join(cells) + " |")
     for each in index["baselines"]:
-        cells = [f"`{each['name']}` ({each['kind']})", *_cells(each), *[""] * constraints, ""]
+        cells = [f"`{each['name']}` ({each['kind']})", *_cells(each), *[""] * len(extra)]
         lines.append("| " + " | ".join(cells) + " |")
-    made = f"Searched with seed {index['seed']} by evomerge {__version__}."
-    return "\n".join([*lines, "", f"{_WHAT_IT_SAYS} {made}", ""])
+    notes = [_WHO_SURPASSES] if surpassed else []
+    notes += [_WHAT_IT_SAYS, f"Searched with seed {index['seed']} by evomerge {__version__}."]
+    return "\n".join([*lines, "", " ".join(notes), ""])
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from evomerge.search.item_views import (
     trial_items,
 )
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
-from evomerge.search.names import short_names, trial_name
+from evomerge.search.names import score_columns, short_constraint, short_names, trial_name
 from evomerge.search.opening import OpenRun, open_run
 from evomerge.search.records import Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
@@ -50,7 +50,9 @@ __all__ = [
     "open_storage",
     "parent_recipe",
     "run",
+    "score_columns",
     "search_front",
+    "short_constraint",
     "short_names",
     "trial_items",
     "trial_name",

@@ -18,6 +18,8 @@ from evomerge.space import BASELINE_WORDS, Space
 
 __all__ = ["HoldoutCheck", "Verdict"]
 
+_SURE = 0.001
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -63,9 +65,7 @@ class Verdict:
             return f"{text}, equal on every item"
         if self.confidence is None:
             return text
-        # 100 % is no confidence that a sample gives.
-        share = min(max(self.confidence, 0.001), 0.999)
-        return f"{text}, confidence {share:.1%}".replace("%", " %")
+        return f"{text}, confidence {_percent(self.confidence)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of ``result.json``."""
@@ -91,6 +91,15 @@ class Verdict:
             numbers = {key: data[key] for key in ("difference", "stderr", "p_value", "items")}
             compared = Comparison(interval=tuple(data["interval"]), **numbers)
         return cls(data["task"], data["at_least"], compared, data["violation"])
+
+
+def _percent(share: float) -> str:
+    """Return a share for people; a sample never gives 0 or 100 %."""
+    if share < _SURE:
+        return f"below {100 * _SURE:g} %"
+    if share > 1 - _SURE:
+        return f"above {100 * (1 - _SURE):g} %"
+    return f"{100 * share:.1f} %"
 
 
 class HoldoutCheck:
