@@ -1,14 +1,41 @@
 """What the driver needs from an optimizer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from evomerge.space import Dimension, Value
 
 __all__ = ["Proposer", "Told", "UnitSpace"]
 
-Told = float | Sequence[float] | None
-"""What a trial gave: its objective, one number for each of several, or None if it failed."""
+
+@dataclass(frozen=True)
+class Told:
+    """What a trial gave.
+
+    Attributes:
+        values: One number an objective, better when larger; None if the trial failed.
+        stderrs: Standard errors of ``values`` as estimates of the scores on all search items: 0 for
+            a trial that was scored on all of them, empty where nothing is known.
+        items: Item evaluations that were spent on it.
+    """
+
+    values: tuple[float, ...] | None
+    stderrs: tuple[float, ...] = ()
+    items: int = 0
+
+    @property
+    def value(self) -> float | None:
+        """The one objective, or None for a failed trial.
+
+        Raises:
+            ValueError: if there are several objectives.
+        """
+        if self.values is None:
+            return None
+        if len(self.values) != 1:
+            raise ValueError(f"this proposer has one objective, got {len(self.values)} numbers")
+        return self.values[0]
 
 
 class UnitSpace(Protocol):
@@ -51,11 +78,11 @@ class Proposer(Protocol):
         """
         ...
 
-    def tell(self, number: int, value: Told) -> None:
-        """Report the objective of an asked point, or None for a failed trial.
+    def tell(self, number: int, told: Told) -> None:
+        """Report what an asked point gave.
 
         Raises:
-            ValueError: if ``value`` has not as many numbers as there are objectives.
+            ValueError: if ``told`` has not as many values as there are objectives.
             RuntimeError: if ``number`` was not asked, or was told before.
         """
         ...

@@ -77,10 +77,9 @@ class CmaProposer:
                     "settings or another version of pycma: start in a new --out directory"
                 )
 
-    def tell(self, number: int, value: Told) -> None:
+    def tell(self, number: int, told: Told) -> None:
         """Take one result; update the distribution when there are enough."""
-        if isinstance(value, Sequence):
-            raise ValueError(f"CMA-ES has one objective, got {len(value)} numbers")  # noqa: TRY004
+        value = told.value
         if number not in self._asked:
             raise RuntimeError(f"trial {number} was not asked, or was told before")
         vector = self._asked.pop(number)

@@ -72,8 +72,8 @@ class OptunaProposer:
         self._study = optuna.create_study(directions=directions, sampler=make_sampler(seed))
         self._inner: dict[int, int] = {}
         self._count = 0
-        for point, value in known:
-            self._add(point, TrialState.COMPLETE, value)
+        for point, told in known:
+            self._add(point, TrialState.COMPLETE, told.values)
 
     def ask(self, number: int) -> dict[str, Value]:
         """Return the sampler's next point."""
@@ -91,22 +91,23 @@ class OptunaProposer:
         self._inner[number] = self._count
         self._add(point, TrialState.RUNNING, None)
 
-    def tell(self, number: int, value: Told) -> None:
+    def tell(self, number: int, told: Told) -> None:
         """Take one result."""
         if number not in self._inner:
             raise RuntimeError(f"trial {number} was not asked, or was told before")
         inner = self._inner.pop(number)
-        if value is None:
+        if told.values is None:
             self._study.tell(inner, state=TrialState.FAIL)
         else:
-            self._study.tell(inner, value)
+            self._study.tell(inner, list(told.values))
 
     def should_stop(self) -> str | None:
         """Samplers always have a next point."""
         return None
 
-    def _add(self, point: Mapping[str, Value], state: TrialState, value: Told) -> None:
-        values = [value] if isinstance(value, int | float) else value
+    def _add(
+        self, point: Mapping[str, Value], state: TrialState, values: tuple[float, ...] | None
+    ) -> None:
         trial = create_trial(
             state=state, values=values, params=dict(point), distributions=self._distributions
         )

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from evomerge.errors import EvaluationError, EvomergeError
-from evomerge.proposers import make_proposer
+from evomerge.proposers import Told, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.cache import KnownResults, ResultCache
 from evomerge.search.directory import RunDirectory
@@ -197,7 +197,7 @@ class Driver:
             if match is not None and told is not None:
                 scored.append((told, match))
         _, best = max(scored, key=lambda pair: pair[0][0])
-        known = [(match.point, values) for values, match in scored if match.point is not None]
+        known = [(match.point, Told(values)) for values, match in scored if match.point is not None]
         num = len(self._space.document.objective)
         return make_proposer(
             self._space, self._settings, start=best.start, known=known, num_objectives=num

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from evomerge.proposers import Proposer
+from evomerge.proposers import Proposer, Told
 from evomerge.search.records import TrialRecord
 from evomerge.space import Value
 
@@ -112,6 +112,5 @@ class ProposerLog:
     def _tell_until(self, count: int) -> None:
         while self._num_told < count:
             number, values = self._log[self._num_told]
-            alone = values is not None and len(values) == 1
-            self._proposer.tell(number, values[0] if values is not None and alone else values)
+            self._proposer.tell(number, Told(values))
             self._num_told += 1

@@ -2,7 +2,7 @@
 
 from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.constraints import BASELINE_WORDS
-from evomerge.space.dimensions import Dimension, Point, Value
+from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.schema import (
     ConstraintSettings,
     ObjectiveSettings,
@@ -13,6 +13,7 @@ from evomerge.space.space import Hole, Space, load_space, parse_space
 
 __all__ = [
     "BASELINE_WORDS",
+    "Condition",
     "ConstraintSettings",
     "Dimension",
     "Hole",

@@ -5,13 +5,30 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Dimension", "Point", "Value"]
+__all__ = ["Condition", "Dimension", "Point", "Value"]
 
 Value = float | int | str | bool | None
 """A searched value in its own units, as an Optuna study stores it."""
 
 Point = Mapping[str, Value]
 """Dimension name -> value: one point of a space."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Where a dimension exists: at points whose choice has one of some values.
+
+    Attributes:
+        choice: Name of the dimension that decides; it stands earlier in the space.
+        values: Its values with which the other one exists.
+    """
+
+    choice: str
+    values: tuple[Value, ...]
+
+    def holds(self, point: Point) -> bool:
+        """Return whether it holds at a point; not where the choice itself does not exist."""
+        return self.choice in point and point[self.choice] in self.values
 
 
 @dataclass(frozen=True)
@@ -25,6 +42,7 @@ class Dimension:
         high: Largest value (numbers only).
         log: Search the logarithm of the value (numbers only).
         choices: The options, in the order of the file (choices only).
+        condition: Where it exists; None means everywhere. Points elsewhere have no value for it.
     """
 
     name: str
@@ -33,6 +51,7 @@ class Dimension:
     high: float = 1.0
     log: bool = False
     choices: tuple[Value, ...] = ()
+    condition: Condition | None = None
 
     def from_unit(self, unit: float) -> Value:
         """Return the value at ``unit`` in [0, 1]; outside, the nearer end."""

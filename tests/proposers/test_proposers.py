@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import StudyError
-from evomerge.proposers import PROPOSERS, make_proposer
+from evomerge.proposers import PROPOSERS, Told, make_proposer
 from evomerge.space import Dimension, SearchSettings
 
 
@@ -30,6 +30,7 @@ MIXED = Cube(
     Dimension("count", "int", 1, 5),
     Dimension("method", "choice", choices=("ties", "linear")),
 )
+FAILED = Told(None)
 LINE = Cube(Dimension("t", "float", 0.0, 1.0))
 
 
@@ -46,12 +47,16 @@ def score(point):
     return value - (float(point.get("density", 0.5)) - 0.5) ** 2 + 0.01 * point.get("count", 0)
 
 
+def told(value):
+    return Told((value,))
+
+
 def play(proposer, count, first=0):
     points = []
     for number in range(first, first + count):
         point = proposer.ask(number)
         points.append(point)
-        proposer.tell(number, None if number % 7 == 3 else score(point))
+        proposer.tell(number, FAILED if number % 7 == 3 else told(score(point)))
     return points
 
 
@@ -86,24 +91,24 @@ class TestConformance:
     def test_only_asked_numbers_can_be_told(self, name):
         proposer = make(name)
         proposer.ask(0)
-        proposer.tell(0, 0.5)
+        proposer.tell(0, told(0.5))
         with pytest.raises(RuntimeError, match="trial 0 was not asked, or was told before"):
-            proposer.tell(0, 0.5)
+            proposer.tell(0, told(0.5))
         with pytest.raises(RuntimeError, match="trial 9"):
-            proposer.tell(9, 0.5)
+            proposer.tell(9, told(0.5))
 
     def test_all_failed_is_survived(self, name):
         proposer = make(name)
         for number in range(30):
             proposer.ask(number)
-            proposer.tell(number, None)
+            proposer.tell(number, FAILED)
         assert proposer.ask(30)
 
     def test_asking_ahead_and_telling_in_any_order(self, name):
         proposer = make(name)
         points = {number: proposer.ask(number) for number in range(25)}
         for number in reversed(range(25)):
-            proposer.tell(number, score(points[number]))
+            proposer.tell(number, told(score(points[number])))
         assert proposer.ask(25)
 
     @pytest.mark.parametrize("stop", range(0, 26, 5))
@@ -121,7 +126,7 @@ class TestConformance:
                 else:
                     assert half.ask(number) == asked[number]
             else:
-                value = None if number % 6 == 5 else score(asked[number])
+                value = FAILED if number % 6 == 5 else told(score(asked[number]))
                 whole.tell(number, value)
                 half.tell(number, value)
 
@@ -134,7 +139,7 @@ def test_cma_climbs():
         point = proposer.ask(number)
         value = -sum((v - 0.8) ** 2 for v in point.values())
         best = max(best, value)
-        proposer.tell(number, value)
+        proposer.tell(number, told(value))
     assert best > -1e-3
 
 
@@ -154,7 +159,7 @@ def test_cma_refuses_a_history_that_is_not_its_own():
 
 def test_tpe_learns_from_known_points():
     settings = SearchSettings(optimizer="tpe")
-    known = [(LINE.from_unit([x]), -((x - 0.75) ** 2)) for x in np.linspace(0, 1, 40)]
+    known = [(LINE.from_unit([x]), told(-((x - 0.75) ** 2))) for x in np.linspace(0, 1, 40)]
     proposer = make_proposer(LINE, settings, start=known[0][0], known=known)
     points = [proposer.ask(number)["t"] for number in range(20)]
     assert abs(np.median(points) - 0.75) < 0.1
