@@ -124,15 +124,16 @@ def holdout_figure(result: RunResult) -> Any:
 def parameter_figure(result: RunResult, space: Space) -> Any:
     """Parallel coordinates: which values the good candidates have."""
     records = [r for r in result.trials if r.point and r.search is not None]
-    axes = []
+    axes: list[dict[str, Any]] = []
     for dimension in space.dimensions:
-        column = [(r.point or {})[dimension.name] for r in records]
+        # A candidate without this dimension has no place on its axis.
+        column: list[Any] = [(r.point or {}).get(dimension.name) for r in records]
         if dimension.kind == "choice":
             ticks = [str(choice) for choice in dimension.choices]
             axes.append(
                 {
                     "label": dimension.name,
-                    "values": [dimension.choices.index(value) for value in column],
+                    "values": [None if v is None else dimension.choices.index(v) for v in column],
                     "tickvals": list(range(len(ticks))),
                     "ticktext": ticks,
                 }

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import ItemScores, TaskScore
+from evomerge.evaluation import ItemScores, Objective, TaskScore
 from evomerge.evaluation.aggregations import aggregate
+from evomerge.evaluation.sampling import SampledScore
 from evomerge.evaluation.settings import Split
+from evomerge.proposers import Told
 from evomerge.search.baselines import baselines
 from evomerge.search.constraints import (
     Constraint,
@@ -137,6 +139,12 @@ class Judge:
         self._penalty: Penalty | None = None
         self._settle()
 
+    @property
+    def guiding(self) -> tuple[Objective, ...]:
+        """What the search raises, one objective a number; once all baselines are scored."""
+        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
+        return tuple((self._objectives.guiding or self._objectives.reported).values())
+
     def take(self, outcome: Outcome) -> list[Outcome]:
         """Take a baseline's outcome; return those that can be summarized now, by number.
 
@@ -167,15 +175,35 @@ class Judge:
         }
         return replace(summary, violations=violations)
 
-    def told(self, record: TrialRecord) -> tuple[float, ...] | None:
+    def estimate(
+        self, reported: Mapping[str, SampledScore], guiding: Mapping[str, SampledScore]
+    ) -> Summary:
+        """Return what is estimated of a candidate that was scored on a part of the search items.
+
+        Raises:
+            EvaluationError: if an objective cannot be computed.
+        """
+        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
+        summary = self._objectives.estimate(reported, guiding)
+        violations = {
+            each.task: each.violation(
+                summary.tasks, self._reference_scores.get(self._references.get(each.task, -1))
+            )
+            for each in self._constraints
+        }
+        return replace(summary, violations=violations)
+
+    def told(self, record: TrialRecord) -> Told:
         """Return what a proposer is told of a trial; once all baselines are scored."""
         if record.search is None or record.values is None:
-            return None
+            return Told(None)
         if self._penalty is None:
             trials = self._study.records.values()
             known = [r.values for r in trials if r.kind != "proposed" and r.values is not None]
             self._penalty = Penalty.from_baselines(known)
-        return penalized_values(record.values, record.search.violations.values(), self._penalty)
+        values = penalized_values(record.values, record.search.violations.values(), self._penalty)
+        stderrs = record.search.sampling_stderrs or (0.0,) * len(values)
+        return Told(values, stderrs, record.search.num_items)
 
     def _settle(self) -> None:
         """Make the objectives and find the references, if all baselines are there for that."""

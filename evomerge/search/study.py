@@ -132,6 +132,7 @@ class Study:
         order: int | None,
         worker: int,
         scored_items: int | None = None,
+        stopped: bool = False,
     ) -> TrialRecord:
         """Write a trial's scores and end it.
 
@@ -142,6 +143,7 @@ class Study:
             order: Place in the order of telling.
             worker: The process that scored it.
             scored_items: How many items the model was asked for; None means all.
+            stopped: The trial stopped early: the scores are estimates.
         """
         items = layout.num_items(summary) if scored_items is None else scored_items
         content = layout.scored(
@@ -152,10 +154,11 @@ class Study:
             with self._timed():
                 violations = list(summary.violations.values())
                 self._storage.set_trial_system_attr(self._ids[number], "constraints", violations)
-        self._end(number, content, TrialState.COMPLETE, list(summary.guiding))
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        self._end(number, content, state, list(summary.guiding))
         return self._update(
             number,
-            state="complete",
+            state="pruned" if stopped else "complete",
             search=summary,
             seconds=seconds,
             order=order,
