@@ -244,7 +244,10 @@ def _summary(record: TrialRecord, stage: Stage) -> Summary | None:
 
 
 def _better(record: TrialRecord, other: TrialRecord | None) -> bool:
-    return other is None or (record.value or 0.0) > (other.value or 0.0)
+    if other is None:
+        return True
+    mine, theirs = ((-each.violation, each.value or 0.0) for each in (record, other))
+    return mine > theirs
 
 
 def _value(record: TrialRecord) -> str:

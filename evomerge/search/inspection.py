@@ -12,6 +12,8 @@ from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.recipe import Recipe, load_recipe, without_effect
+from evomerge.search.baselines import baselines
+from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.space import Dimension, Space, load_space, usual_point
 
@@ -112,6 +114,7 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
     _inspect_tasks(space, found, code_confirmed=code_confirmed)
+    _inspect_constraints(space, found)
     return found
 
 
@@ -250,6 +253,17 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
     for name, ids in tasks.items("search").items():
         holdout = len(tasks.items("holdout")[name])
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")
+
+
+def _inspect_constraints(space: Space, found: Inspection) -> None:
+    try:
+        reference_baselines(space, baselines(space))
+    except EvomergeError as error:
+        if str(error) not in found.problems:
+            found.problems.append(str(error))
+        return
+    for task, at_least in space.document.constraints.at_least.items():
+        found.facts.append(f"constraint: {task} at least {at_least}")
 
 
 def _range(dimension: Dimension) -> str:

@@ -13,8 +13,8 @@ RECIPE = {
     "merge_method": "linear",
     "models": [{"model": "m/math", "parameters": {"weight": 1}}],
 }
-SEARCH = {task: IDS["search"] for task in ("a", "b")}
-HOLDOUT = {task: IDS["holdout"] for task in ("a", "b")}
+SEARCH = dict.fromkeys(("a", "b"), IDS["search"])
+HOLDOUT = dict.fromkeys(("a", "b"), IDS["holdout"])
 
 
 @pytest.fixture
