@@ -108,8 +108,9 @@ class OptunaProposer:
     def _add(
         self, point: Mapping[str, Value], state: TrialState, values: tuple[float, ...] | None
     ) -> None:
+        distributions = {name: self._distributions[name] for name in point}
         trial = create_trial(
-            state=state, values=values, params=dict(point), distributions=self._distributions
+            state=state, values=values, params=dict(point), distributions=distributions
         )
         self._study.add_trial(trial)
         self._count += 1

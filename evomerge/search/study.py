@@ -123,6 +123,7 @@ class Study:
         order: int | None,
         worker: int,
         scored_items: int | None = None,
+        stopped: bool = False,
     ) -> TrialRecord:
         """Write a trial's scores and end it.
 
@@ -133,15 +134,22 @@ class Study:
             order: Place in the order of telling.
             worker: The process that scored it.
             scored_items: How many items the model was asked for; None means all.
+            stopped: The trial stopped early: the scores are estimates.
         """
         items = layout.num_items(summary) if scored_items is None else scored_items
         content = layout.scored(
             summary, seconds=seconds, order=order, worker=worker, scored_items=items
         )
-        self._end(number, content, TrialState.COMPLETE, list(summary.guiding))
+        if summary.violations:
+            # Where Optuna's samplers, `best_trials` and dashboard look for them.
+            with self._timed():
+                violations = list(summary.violations.values())
+                self.storage.set_trial_system_attr(self._ids[number], "constraints", violations)
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        self._end(number, content, state, list(summary.guiding))
         return self._update(
             number,
-            state="complete",
+            state="pruned" if stopped else "complete",
             search=summary,
             seconds=seconds,
             order=order,

@@ -1,20 +1,33 @@
 """Search spaces: recipes with holes, and the way from a point to a recipe."""
 
 from evomerge.space.anchors import mixture_point, usual_point
+from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
-from evomerge.space.schema import ObjectiveSettings, SearchSettings, SpaceDocument
-from evomerge.space.space import Hole, Space, load_space, parse_space
+from evomerge.space.holes import Hole
+from evomerge.space.racing import RacingSettings
+from evomerge.space.schema import (
+    ConstraintSettings,
+    ObjectiveSettings,
+    SearchSettings,
+    SpaceDocument,
+)
+from evomerge.space.space import Space, load_space, parse_space
+from evomerge.space.writing import convert_genome
 
 __all__ = [
+    "BASELINE_WORDS",
     "Condition",
+    "ConstraintSettings",
     "Dimension",
     "Hole",
     "ObjectiveSettings",
     "Point",
+    "RacingSettings",
     "SearchSettings",
     "Space",
     "SpaceDocument",
     "Value",
+    "convert_genome",
     "load_space",
     "mixture_point",
     "parse_space",

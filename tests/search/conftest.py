@@ -27,7 +27,7 @@ recipe:
 tasks:
   - {name: a, metric: acc}
   - {name: b, metric: acc}
-search: {trials: 30, population: 5}
+search: {optimizer: cma, trials: 30, population: 5, racing: false}
 """
 ITEMS = 40
 IDS = {split: tuple(f"{split}{i}" for i in range(ITEMS)) for split in ("search", "holdout")}
@@ -87,6 +87,9 @@ class InstantPool:
     def submit(self, assignment):
         self.busy.append(assignment)
 
+    def evaluate(self, assignment):
+        return score(assignment)
+
     def wait(self):
         if self.left is not None:
             if self.left == 0:
@@ -94,7 +97,7 @@ class InstantPool:
             self.left -= 1
         assignment = self.busy.pop(self.pick(self.busy))
         self.scored.append((assignment.number, assignment.split))
-        outcome = score(assignment)
+        outcome = self.evaluate(assignment)
         if isinstance(outcome, Scored):
             self.num_items += outcome.scores.num_items
         return outcome
@@ -130,7 +133,7 @@ class Harness:
             cache=cache,
         )
         driver.score_baselines()
-        driver.search()
+        study.set_attribute("ended", driver.search())
         if holdout:
             driver.score_holdout(choose_finalists(study, 3))
         return study
