@@ -1,5 +1,6 @@
 """Results that are known already: a recipe is never scored on an item again."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,12 @@ __all__ = ["KnownResults", "ResultCache", "missing_items"]
 Items = Mapping[str, Sequence[str]]
 """Task -> item ids."""
 
+_Content = tuple[ItemScores, Mapping[str, str]]
+"""What a file holds: item scores, and the key of each of their tasks."""
+
+_MAX_REMEMBERED = 256
+"""Files; more than there are candidates under way at once."""
+
 
 class ResultCache:
     """A folder with a file of item scores for each recipe.
@@ -25,7 +32,8 @@ class ResultCache:
     A file's name is a hash of the recipe, of the weights of its models, of the seed and of the
     version of this program. Inside, each task has a key: how its prompts, metrics and model are set
     up (``PoolInfo.task_keys``). Files appear whole or not at all; of two processes that write one
-    at a time, the later wins.
+    at a time, the later wins. The files used last are remembered: a candidate comes back with more
+    items several times.
 
     Args:
         folder: The folder; made when the first result is kept.
@@ -41,6 +49,7 @@ class ResultCache:
         self._info = info
         self._fingerprints = dict(fingerprints)
         self._seed = seed
+        self._remembered: dict[Path, _Content] = {}
 
     def known(self, recipe: Mapping[str, Any], wanted: Items) -> ItemScores:
         """Return what is known of a recipe on some items."""
@@ -62,8 +71,8 @@ class ResultCache:
     def keep(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
         """Add what was scored; what is there stays as it is."""
         path = self._path(recipe)
-        known, keys = self._read(path)
-        mine = self._current(known, keys)
+        known, old_keys = self._read(path)
+        mine = self._current(known, old_keys)
         fresh = {}
         for task, items in scores.by_task.items():
             there = set(mine.by_task[task].items) if task in mine.by_task else set()
@@ -76,20 +85,30 @@ class ResultCache:
             {task: items for task, items in known.by_task.items() if task not in stale},
             {task: items for task, items in known.smooth.items() if task not in stale},
         )
-        keys |= {task: self._info.task_keys[task] for task in new.by_task}
+        keys = {**old_keys, **{task: self._info.task_keys[task] for task in new.by_task}}
         path.parent.mkdir(parents=True, exist_ok=True)
         # Damaged files are scored again, and a run has its items in a file of its own too.
-        tasks = json.dumps(keys, sort_keys=True)
-        write_items(kept.merge(new), path, {"tasks": tasks}, flush=False)
+        whole = kept.merge(new)
+        write_items(whole, path, {"tasks": json.dumps(keys, sort_keys=True)}, flush=False)
+        self._remember(path, (whole, keys))
 
-    def _read(self, path: Path) -> tuple[ItemScores, dict[str, str]]:
-        """Return what a file holds, and the key of each of its tasks."""
-        if not path.is_file():
-            return ItemScores({}), {}
-        try:
-            return read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
-        except EvaluationError:  # damaged: as if it were not there
-            return ItemScores({}), {}
+    def _read(self, path: Path) -> _Content:
+        """Return what a file holds."""
+        if path in self._remembered:
+            return self._remembered[path]
+        content: _Content = (ItemScores({}), {})
+        if path.is_file():
+            # A damaged one is as if it were not there.
+            with contextlib.suppress(EvaluationError):
+                content = read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
+        self._remember(path, content)
+        return content
+
+    def _remember(self, path: Path, content: _Content) -> None:
+        self._remembered.pop(path, None)
+        self._remembered[path] = content
+        if len(self._remembered) > _MAX_REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def _current(self, scores: ItemScores, keys: Mapping[str, str]) -> ItemScores:
         """Return the results of tasks that are set up now as they were then."""
