@@ -22,6 +22,9 @@ Items = Mapping[str, Sequence[str]]
 _Content = tuple[ItemScores, Mapping[str, str]]
 """What a file holds: item scores, and the key of each of their tasks."""
 
+_SOON = 0.1
+"""Seconds: what took as long to score is written at once, and not at the end of its trial."""
+
 _MAX_REMEMBERED = 256
 """Files; more than there are candidates under way at once."""
 
@@ -32,8 +35,8 @@ class ResultCache:
     A file's name is a hash of the recipe, of the weights of its models, of the seed and of the
     version of this program. Inside, each task has a key: how its prompts, metrics and model are set
     up (``PoolInfo.task_keys``). Files appear whole or not at all; of two processes that write one
-    at a time, the later wins. The files used last are remembered: a candidate comes back with more
-    items several times.
+    at a time, the later wins. The contents used last are remembered: a candidate comes back with
+    more items several times.
 
     Args:
         folder: The folder; made when the first result is kept.
@@ -50,6 +53,7 @@ class ResultCache:
         self._fingerprints = dict(fingerprints)
         self._seed = seed
         self._remembered: dict[Path, _Content] = {}
+        self._unsaved: dict[Path, None] = {}
 
     def known(self, recipe: Mapping[str, Any], wanted: Items) -> ItemScores:
         """Return what is known of a recipe on some items."""
@@ -69,7 +73,16 @@ class ResultCache:
         return self._info.ids.get(assignment.split, {})
 
     def keep(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
-        """Add what was scored; what is there stays as it is."""
+        """Add what was scored, and write it."""
+        self.add(recipe, scores)
+        self.save(recipe)
+
+    def save(self, recipe: Mapping[str, Any]) -> None:
+        """Write what was added for a recipe, if anything was."""
+        self._save(self._path(recipe))
+
+    def add(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
+        """Add what was scored, to be written later; what is there stays as it is."""
         path = self._path(recipe)
         known, old_keys = self._read(path)
         mine = self._current(known, old_keys)
@@ -86,11 +99,17 @@ class ResultCache:
             {task: items for task, items in known.smooth.items() if task not in stale},
         )
         keys = {**old_keys, **{task: self._info.task_keys[task] for task in new.by_task}}
+        self._remember(path, (kept.merge(new), keys))
+        self._unsaved[path] = None
+
+    def _save(self, path: Path) -> None:
+        if path not in self._unsaved:
+            return
+        scores, keys = self._remembered[path]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Damaged files are scored again, and a run has its items in a file of its own too.
-        whole = kept.merge(new)
-        write_items(whole, path, {"tasks": json.dumps(keys, sort_keys=True)}, flush=False)
-        self._remember(path, (whole, keys))
+        write_items(scores, path, {"tasks": json.dumps(keys, sort_keys=True)}, flush=False)
+        del self._unsaved[path]
 
     def _read(self, path: Path) -> _Content:
         """Return what a file holds."""
@@ -108,7 +127,9 @@ class ResultCache:
         self._remembered.pop(path, None)
         self._remembered[path] = content
         if len(self._remembered) > _MAX_REMEMBERED:
-            del self._remembered[next(iter(self._remembered))]
+            oldest = next(iter(self._remembered))
+            self._save(oldest)
+            del self._remembered[oldest]
 
     def _current(self, scores: ItemScores, keys: Mapping[str, str]) -> ItemScores:
         """Return the results of tasks that are set up now as they were then."""
@@ -135,6 +156,7 @@ class KnownResults:
     def __init__(self, cache: ResultCache) -> None:
         self._cache = cache
         self._under_way: dict[int, tuple[Assignment, ItemScores]] = {}
+        self._unsaved: dict[int, tuple[Mapping[str, Any], float]] = {}
 
     def take_out(self, assignment: Assignment) -> Assignment | Scored:
         """Return what is left to score, or the outcome if nothing is."""
@@ -149,15 +171,30 @@ class KnownResults:
         return replace(assignment, items=missing) if known.num_items else assignment
 
     def put_back(self, outcome: Outcome) -> Outcome:
-        """Keep what was scored, and return it with what was known before."""
+        """Keep what was scored, and return it with what was known before.
+
+        It is written at once if it took time to score, else when the trial ends: a rung of a race
+        may take less time than a file.
+        """
         assignment, known = self._under_way.pop(outcome.number)
         if not isinstance(outcome, Scored):
             return outcome
         scores = outcome.scores
-        self._cache.keep(assignment.recipe, scores)
+        self._cache.add(assignment.recipe, scores)
+        _, before = self._unsaved.get(outcome.number, ({}, 0.0))
+        seconds = before + sum(outcome.seconds.values())
+        self._unsaved[outcome.number] = (assignment.recipe, seconds)
+        if seconds >= _SOON:
+            self.end(outcome.number)
         if known.num_items:
             scores = scores.merge(known).select(self._cache.wanted(assignment))
         return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
+
+    def end(self, number: int) -> None:
+        """Write what is known of a trial that has ended."""
+        if number in self._unsaved:
+            recipe, _ = self._unsaved.pop(number)
+            self._cache.save(recipe)
 
 
 def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]]:

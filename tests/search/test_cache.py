@@ -147,7 +147,20 @@ def test_a_candidate_under_way_is_not_read_again(tmp_path, pool, monkeypatch):
         assert results.put_back(score(asked)).scores == scored(items=items)
     assert not read
     monkeypatch.undo()
+    assert not cache_of(tmp_path, pool).known(RECIPE, SEARCH).num_items
+    results.end(0)
     assert cache_of(tmp_path, pool).known(RECIPE, SEARCH) == scored(items=items)
+
+
+def test_what_took_time_to_score_is_written_at_once(tmp_path, pool):
+    results = KnownResults(cache_of(tmp_path, pool))
+    written = []
+    for count, seconds in ((5, 0.06), (10, 0.06), (15, 0.06), (20, 3.0)):
+        items = {"a": IDS["search"][:count]}
+        asked = results.take_out(Assignment(0, RECIPE, "search", items))
+        results.put_back(dataclasses.replace(score(asked), seconds={"score": seconds}))
+        written.append(cache_of(tmp_path, pool).known(RECIPE, SEARCH).num_items)
+    assert written == [0, 10, 10, 20]
 
 
 def test_the_files_of_earlier_candidates_are_forgotten(tmp_path, pool):
