@@ -47,11 +47,24 @@ def _optuna(make_sampler: Callable[[int], BaseSampler]) -> "_Maker":
     return make
 
 
+def _surrogate(space: UnitSpace, settings: SearchSettings, begin: _Start) -> Proposer:
+    from evomerge.proposers.surrogate import SurrogateProposer
+
+    return SurrogateProposer(
+        space,
+        start=begin.start,
+        known=begin.known,
+        seed=settings.seed,
+        num_objectives=begin.num_objectives,
+    )
+
+
 _Maker = Callable[[UnitSpace, SearchSettings, _Start], Proposer]
 
 PROPOSERS: Mapping[str, _Maker] = {
     "cma": _cma,
     "tpe": _optuna(tpe_sampler),
+    "surrogate": _surrogate,
     "random": _optuna(random_sampler),
 }
 

@@ -12,13 +12,15 @@ from evomerge.search.item_views import (
     item_values,
     trial_items,
 )
+from evomerge.search.layout import read_trial
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
 from evomerge.search.names import score_columns, short_constraint, short_names, trial_name
 from evomerge.search.opening import OpenRun, open_run
 from evomerge.search.records import Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
 from evomerge.search.run import run, worker_spec
-from evomerge.search.study import Study, open_storage
+from evomerge.search.storage import open_storage
+from evomerge.search.study import Study
 from evomerge.search.verdicts import Verdict
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "open_run",
     "open_storage",
     "parent_recipe",
+    "read_trial",
     "run",
     "score_columns",
     "search_front",

@@ -78,7 +78,9 @@ class ResultCache:
         )
         keys |= {task: self._info.task_keys[task] for task in new.by_task}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_items(kept.merge(new), path, {"tasks": json.dumps(keys, sort_keys=True)})
+        # Damaged files are scored again, and a run has its items in a file of its own too.
+        tasks = json.dumps(keys, sort_keys=True)
+        write_items(kept.merge(new), path, {"tasks": tasks}, flush=False)
 
     def _read(self, path: Path) -> tuple[ItemScores, dict[str, str]]:
         """Return what a file holds, and the key of each of its tasks."""

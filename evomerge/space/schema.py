@@ -45,7 +45,7 @@ class SearchSettings(Document):
         from_baselines: Start from what the baselines show; ``false`` starts from the middle.
     """
 
-    optimizer: Literal["cma", "tpe", "random"] = "cma"
+    optimizer: Literal["cma", "surrogate", "tpe", "random"] = "cma"
     trials: int | None = Field(default=None, ge=1)
     items: int | None = Field(default=None, ge=1)
     seconds: float | None = Field(default=None, gt=0)

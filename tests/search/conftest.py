@@ -1,6 +1,7 @@
 """A driver over workers that score at once, from the recipe's numbers alone."""
 
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.finalists import choose_finalists
 from evomerge.space import parse_space
 from evomerge.workers import Failed, PoolInfo, Scored
+from tests.conftest import ROOT
 
 SPACE = """
 recipe:
@@ -150,6 +152,30 @@ class Harness:
             (r.number, r.kind, r.label, r.state, r.point, r.asked_after, r.order, r.value, r.reason)
             for r in self.study().records.values()
         ]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """A server of the tests' own; skips where there is none."""
+    pytest.importorskip("psycopg", reason="no psycopg: pip install 'evomerge[postgresql]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        from local_postgresql import find_binaries, local_postgresql
+    if find_binaries() is None:
+        pytest.skip("no PostgreSQL server: apt-get install postgresql")
+    with local_postgresql() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """The URL of an empty database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{postgresql_server.rsplit('/', 1)[0]}/{name}"
 
 
 @pytest.fixture

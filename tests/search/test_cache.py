@@ -13,8 +13,8 @@ RECIPE = {
     "merge_method": "linear",
     "models": [{"model": "m/math", "parameters": {"weight": 1}}],
 }
-SEARCH = {task: IDS["search"] for task in ("a", "b")}
-HOLDOUT = {task: IDS["holdout"] for task in ("a", "b")}
+SEARCH = dict.fromkeys(("a", "b"), IDS["search"])
+HOLDOUT = dict.fromkeys(("a", "b"), IDS["holdout"])
 
 
 @pytest.fixture
@@ -104,11 +104,34 @@ def test_another_run_s_tasks_are_left_in_the_file(tmp_path, pool):
     assert cache_of(tmp_path, pool).known(RECIPE, SEARCH) == scored()
 
 
-def test_a_damaged_file_is_as_none(tmp_path, pool):
+def test_a_hole_in_a_file_is_never_taken_for_scores(tmp_path, pool):
+    """After a power cut the end of a file may be there and a part before it not."""
     cache = cache_of(tmp_path, pool)
     cache.keep(RECIPE, scored())
     (file,) = tmp_path.glob("*/*.parquet")
-    file.write_bytes(b"nothing")
+    whole = file.read_bytes()
+    noticed = 0
+    for start in range(4, 700, 5):
+        file.write_bytes(whole[:start] + bytes(8) + whole[start + 8 :])
+        known = cache.known(RECIPE, SEARCH)
+        assert not known.num_items or known == scored()
+        noticed += not known.num_items
+    assert noticed > 100
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"nothing",
+        lambda content: content[:-100],
+        lambda content: bytes(len(content)),
+    ],
+)
+def test_a_damaged_file_is_as_none(tmp_path, pool, damage):
+    cache = cache_of(tmp_path, pool)
+    cache.keep(RECIPE, scored())
+    (file,) = tmp_path.glob("*/*.parquet")
+    file.write_bytes(damage(file.read_bytes()))
     assert not cache.known(RECIPE, SEARCH).num_items
     cache.keep(RECIPE, scored())
     assert cache.known(RECIPE, SEARCH) == scored()
