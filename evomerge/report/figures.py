@@ -17,6 +17,11 @@ def search_figure(result: RunResult) -> Any:
     """Every trial's search objective, the best so far, and the baselines as lines."""
     figure = go.Figure()
     candidates = [r for r in result.trials if r.kind in ("proposed", "default") and r.search]
+    stopped = [record for record in candidates if record.state == "pruned"]
+    if stopped:
+        marker = {"color": COLORS["proposed"], "opacity": 0.35, "symbol": "circle-open"}
+        _add_candidates(figure, stopped, "candidate that stopped early", marker)
+    candidates = [record for record in candidates if record.state == "complete"]
     holding = [record for record in candidates if not record.violation]
     _add_candidates(figure, holding, "candidate", {"color": COLORS["proposed"]})
     violating = [record for record in candidates if record.violation]

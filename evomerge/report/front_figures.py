@@ -183,13 +183,14 @@ def _hover(record: TrialRecord, split: Split) -> str:
 def _parallel_figure(result: RunResult) -> Any:
     """Draw a line for each trial: candidates by their search scores, the rest by held-out ones."""
     front = {record.number for record in result.pareto_front}
+    proposed = {record.number for record in _candidates(result, "search")}
     rows: list[tuple[int, list[float]]] = []
     for record in result.trials:
         if record.number in front and record.holdout is not None:
             rows.append((2, list(record.holdout.reported)))
         elif record.kind != "proposed" and record.holdout is not None:
             rows.append((1, list(record.holdout.reported)))
-        elif record.kind == "proposed" and record.search is not None:
+        elif record.number in proposed and record.search is not None:
             rows.append((0, list(record.search.reported)))
     rows.sort(key=lambda row: row[0])
     steps = ("#c3d3e6", COLORS["average"], COLORS["winner"])

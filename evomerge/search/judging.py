@@ -8,7 +8,6 @@ from dataclasses import replace
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores, Objective, TaskScore
-from evomerge.evaluation.aggregations import aggregate
 from evomerge.evaluation.sampling import SampledScore
 from evomerge.evaluation.settings import Split
 from evomerge.proposers import Told
@@ -135,7 +134,6 @@ class Judge:
         self._objectives: Objectives | None = None
         self._references: References = {}
         self._reference_scores: dict[int, Mapping[str, TaskScore]] = {}
-        self._reference_items: dict[int, ItemScores] = {}
         self._penalty: Penalty | None = None
         self._settle()
 
@@ -162,18 +160,18 @@ class Judge:
     def summarize(self, scores: ItemScores, split: Split = "search") -> Summary:
         """Return objectives, task scores and, on the search items, violations.
 
+        Args:
+            scores: All items of the split.
+            split: Which items they are.
+
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
         assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
         summary = self._objectives.summarize(scores)
-        if split != "search" or not self._constraints:
+        if split != "search":
             return summary
-        violations = {
-            each.task: each.violation(summary.tasks, self._reference(each, scores))
-            for each in self._constraints
-        }
-        return replace(summary, violations=violations)
+        return replace(summary, violations=self._violations(summary))
 
     def estimate(
         self, reported: Mapping[str, SampledScore], guiding: Mapping[str, SampledScore]
@@ -185,13 +183,7 @@ class Judge:
         """
         assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
         summary = self._objectives.estimate(reported, guiding)
-        violations = {
-            each.task: each.violation(
-                summary.tasks, self._reference_scores.get(self._references.get(each.task, -1))
-            )
-            for each in self._constraints
-        }
-        return replace(summary, violations=violations)
+        return replace(summary, violations=self._violations(summary))
 
     def told(self, record: TrialRecord) -> Told:
         """Return what a proposer is told of a trial; once all baselines are scored."""
@@ -243,19 +235,12 @@ class Judge:
         self._study.set_attribute("parents", parents)
         return parents
 
-    def _reference(
-        self, constraint: Constraint, scores: ItemScores
-    ) -> Mapping[str, TaskScore] | None:
-        """Return the reference's task scores, on the same items as the candidate's."""
-        number = self._references.get(constraint.task)
-        if number is None:
-            return None
-        whole = self._reference_scores[number]
-        asked = {name: scores.by_task[name].items for name in constraint.shares}
-        if all(len(asked[name]) == whole[name].items for name in asked):
-            return whole
-        if number not in self._reference_items:
-            path = self._directory.items(number, "search")
-            self._reference_items[number] = ItemScores.from_parquet(path)
-        same = self._reference_items[number].select(asked)
-        return {name: replace(whole[name], value=aggregate(same.by_task[name])) for name in asked}
+    def _violations(self, summary: Summary) -> dict[str, float]:
+        """Return how far each constraint is from holding, against the baselines' whole scores."""
+        references = self._references
+        return {
+            each.task: each.violation(
+                summary.tasks, self._reference_scores.get(references.get(each.task, -1))
+            )
+            for each in self._constraints
+        }

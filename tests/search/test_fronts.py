@@ -5,7 +5,7 @@ import pytest
 
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.search import Summary, TrialRecord, search_front
-from evomerge.search.finalists import choose_finalists
+from evomerge.search.finalists import choose_finalists, rank_finalists
 from evomerge.search.fronts import make_fronts, pareto_front
 from evomerge.search.hypervolume import hypervolume, is_surpassed
 
@@ -130,6 +130,13 @@ def test_finalists_represent_the_whole_front():
     everyone = choose_finalists(FakeStudy(records), 100)
     assert len(everyone) == len(points)
     assert {record.values for record in everyone[-2:]} == set(hidden)
+
+
+def test_the_winner_is_on_the_front():
+    """Of those that are equal in the first objective the next one decides."""
+    points = [(0.9, 0.1), (0.9, 0.3), (0.2, 0.8), (0.9, 0.2)]
+    ranked = rank_finalists([trial(i, point, point) for i, point in enumerate(points)])
+    assert [record.number for record in ranked] == [1, 3, 0, 2]
 
 
 def test_the_front_keeps_the_order_and_equal_ones():
