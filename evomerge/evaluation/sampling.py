@@ -8,6 +8,7 @@ estimate is unbiased for the whole set however good or bad the expectation is (C
 "Sampling techniques", sections 5.5 and 7.1).
 """
 
+import functools
 import heapq
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -42,6 +43,11 @@ class Strata:
     items: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     spreads: Array
+
+    @functools.cached_property
+    def places(self) -> Mapping[str, int]:
+        """Item -> its place."""
+        return {item: place for place, item in enumerate(self.items)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,8 +172,7 @@ def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) 
         score = sample.summary()
         left = max(0.0, 1.0 - len(sample.items) / len(strata.items))
         return SampledScore(score, score.stderr * math.sqrt(left), math.nan)
-    place = {item: i for i, item in enumerate(strata.items)}
-    rows = np.array([place[item] for item in sample.items])
+    rows = np.array([strata.places[item] for item in sample.items])
     residuals = sample.values - expectation.values[rows]
     labels = strata.labels[rows]
     mean = float(expectation.values.mean())
