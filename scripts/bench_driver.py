@@ -332,7 +332,8 @@ def main() -> None:
     )
     print(
         f"{report['machine']}, load {report['load']:.1f} at the end; {report['items']} items, "
-        f"{report['dimensions']} dimensions; one flush of the disk takes {report['flush_ms']:.1f} ms"
+        f"{report['dimensions']} dimensions; one flush of the disk takes "
+        f"{report['flush_ms']:.1f} ms"
     )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
