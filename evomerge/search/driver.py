@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import chain
 
 from evomerge.errors import EvaluationError
@@ -25,6 +26,9 @@ from evomerge.space import Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
+
+NEARBY = 0.05
+"""Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
 
 
 class Driver:
@@ -166,7 +170,11 @@ class Driver:
             if match is not None and told.values is not None:
                 scored.append((told.values, told, match))
         _, _, best = max(scored, key=lambda each: each[0][0])
-        known = [(match.point, told) for _, told, match in scored if match.point is not None]
+        spread = max(each[0][0] for each in scored) - min(each[0][0] for each in scored)
+        known = [
+            (match.start, told if match.point is not None else _about(told, NEARBY * spread))
+            for _, told, match in scored
+        ]
         num = len(self._space.document.objective)
         start = best.start
         if not self._settings.from_baselines:
@@ -198,3 +206,8 @@ class Driver:
 
     def _baseline_records(self) -> list[TrialRecord]:
         return [r for r in self._study.records.values() if r.kind != "proposed"]
+
+
+def _about(told: Told, error: float) -> Told:
+    """Return a result of a recipe that a point comes near to."""
+    return replace(told, stderrs=(error,) * len(told.values or ()))

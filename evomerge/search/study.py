@@ -145,7 +145,7 @@ class Study:
             # Where Optuna's samplers, `best_trials` and dashboard look for them.
             with self._timed():
                 violations = list(summary.violations.values())
-                self._storage.set_trial_system_attr(self._ids[number], "constraints", violations)
+                self.storage.set_trial_system_attr(self._ids[number], "constraints", violations)
         state = TrialState.PRUNED if stopped else TrialState.COMPLETE
         self._end(number, content, state, list(summary.guiding))
         return self._update(

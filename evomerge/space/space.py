@@ -14,7 +14,7 @@ from evomerge.space.blocks import expand_blocks
 from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.genome import native_space
-from evomerge.space.holes import Hole, Holes, fill, read_holes
+from evomerge.space.holes import Hole, Holes, fill, owner_of, read_holes
 from evomerge.space.options import OptionPoint, check_options, option_points
 from evomerge.space.pairs import PAIR_PARAMETERS, choose_pairs
 from evomerge.space.schema import SpaceDocument
@@ -52,6 +52,16 @@ class Space:
     def dimensions(self) -> tuple[Dimension, ...]:
         """The searched values; holes of one name share theirs. Choices before what they decide."""
         return self.searched.dimensions
+
+    @property
+    def groups(self) -> tuple[tuple[str, ...], ...]:
+        """Dimensions that are one parameter of one model, in its layers or filters."""
+        found: dict[tuple[str | None, str | None], dict[str, None]] = {}
+        for hole in self.holes:
+            if hole.expression.kind == "float" and hole.parameter is not None:
+                key = owner_of(self.document.recipe, hole), hole.parameter
+                found.setdefault(key, {}).update(dict.fromkeys(hole.dimensions))
+        return tuple(tuple(names) for names in found.values() if len(names) > 1)
 
     @property
     def methods(self) -> tuple[str, ...]:
