@@ -113,7 +113,10 @@ class VirtualPool:
             strength = 1 - abs(weights[place % len(weights)] - 0.7)
             right = (self._difficulty[place] < strength).astype(float)
             tasks[task] = TaskItems("acc", True, self._ids[assignment.split], right)
-        outcome = Scored(assignment.number, assignment.split, ItemScores(tasks), {"score": 0.0}, 1)
+        scores = ItemScores(tasks)
+        if assignment.items is not None:
+            scores = scores.select(assignment.items)
+        outcome = Scored(assignment.number, assignment.split, scores, {"score": 0.0}, 1)
         self.seconds += time.perf_counter() - wall
         self.cpu_seconds += time.process_time() - cpu
         return outcome
@@ -137,7 +140,14 @@ class Watch(SilentMonitor):
         self.driver: Driver | None = None
         self.clocks = {0: Clock(0, 0.0, 0.0, 0.0, 0.0)}
 
-    def finished(self, record: TrialRecord, stage: Stage) -> None:  # noqa: ARG002 - all count
+    def finished(
+        self,
+        record: TrialRecord,  # noqa: ARG002 - all count
+        stage: Stage,  # noqa: ARG002
+        *,
+        done: float,  # noqa: ARG002
+        total: float,  # noqa: ARG002
+    ) -> None:
         """Count a trial."""
         self._count += 1
         if self._count not in self._wanted or self.driver is None:

@@ -1,5 +1,6 @@
 """Results that are known already: a recipe is never scored on an item again."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,15 @@ __all__ = ["KnownResults", "ResultCache", "missing_items"]
 Items = Mapping[str, Sequence[str]]
 """Task -> item ids."""
 
+_Content = tuple[ItemScores, Mapping[str, str]]
+"""What a file holds: item scores, and the key of each of their tasks."""
+
+_SOON = 0.1
+"""Seconds: what took as long to score is written at once, and not at the end of its trial."""
+
+_MAX_REMEMBERED = 256
+"""Files; more than there are candidates under way at once."""
+
 
 class ResultCache:
     """A folder with a file of item scores for each recipe.
@@ -25,7 +35,8 @@ class ResultCache:
     A file's name is a hash of the recipe, of the weights of its models, of the seed and of the
     version of this program. Inside, each task has a key: how its prompts, metrics and model are set
     up (``PoolInfo.task_keys``). Files appear whole or not at all; of two processes that write one
-    at a time, the later wins.
+    at a time, the later wins. The contents used last are remembered: a candidate comes back with
+    more items several times.
 
     Args:
         folder: The folder; made when the first result is kept.
@@ -41,6 +52,8 @@ class ResultCache:
         self._info = info
         self._fingerprints = dict(fingerprints)
         self._seed = seed
+        self._remembered: dict[Path, _Content] = {}
+        self._unsaved: dict[Path, None] = {}
 
     def known(self, recipe: Mapping[str, Any], wanted: Items) -> ItemScores:
         """Return what is known of a recipe on some items."""
@@ -60,10 +73,19 @@ class ResultCache:
         return self._info.ids.get(assignment.split, {})
 
     def keep(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
-        """Add what was scored; what is there stays as it is."""
+        """Add what was scored, and write it."""
+        self.add(recipe, scores)
+        self.save(recipe)
+
+    def save(self, recipe: Mapping[str, Any]) -> None:
+        """Write what was added for a recipe, if anything was."""
+        self._save(self._path(recipe))
+
+    def add(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
+        """Add what was scored, to be written later; what is there stays as it is."""
         path = self._path(recipe)
-        known, keys = self._read(path)
-        mine = self._current(known, keys)
+        known, old_keys = self._read(path)
+        mine = self._current(known, old_keys)
         fresh = {}
         for task, items in scores.by_task.items():
             there = set(mine.by_task[task].items) if task in mine.by_task else set()
@@ -76,20 +98,38 @@ class ResultCache:
             {task: items for task, items in known.by_task.items() if task not in stale},
             {task: items for task, items in known.smooth.items() if task not in stale},
         )
-        keys |= {task: self._info.task_keys[task] for task in new.by_task}
+        keys = {**old_keys, **{task: self._info.task_keys[task] for task in new.by_task}}
+        self._remember(path, (kept.merge(new), keys))
+        self._unsaved[path] = None
+
+    def _save(self, path: Path) -> None:
+        if path not in self._unsaved:
+            return
+        scores, keys = self._remembered[path]
         path.parent.mkdir(parents=True, exist_ok=True)
         # Damaged files are scored again, and a run has its items in a file of its own too.
-        tasks = json.dumps(keys, sort_keys=True)
-        write_items(kept.merge(new), path, {"tasks": tasks}, flush=False)
+        write_items(scores, path, {"tasks": json.dumps(keys, sort_keys=True)}, flush=False)
+        del self._unsaved[path]
 
-    def _read(self, path: Path) -> tuple[ItemScores, dict[str, str]]:
-        """Return what a file holds, and the key of each of its tasks."""
-        if not path.is_file():
-            return ItemScores({}), {}
-        try:
-            return read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
-        except EvaluationError:  # damaged: as if it were not there
-            return ItemScores({}), {}
+    def _read(self, path: Path) -> _Content:
+        """Return what a file holds."""
+        if path in self._remembered:
+            return self._remembered[path]
+        content: _Content = (ItemScores({}), {})
+        if path.is_file():
+            # A damaged one is as if it were not there.
+            with contextlib.suppress(EvaluationError):
+                content = read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
+        self._remember(path, content)
+        return content
+
+    def _remember(self, path: Path, content: _Content) -> None:
+        self._remembered.pop(path, None)
+        self._remembered[path] = content
+        if len(self._remembered) > _MAX_REMEMBERED:
+            oldest = next(iter(self._remembered))
+            self._save(oldest)
+            del self._remembered[oldest]
 
     def _current(self, scores: ItemScores, keys: Mapping[str, str]) -> ItemScores:
         """Return the results of tasks that are set up now as they were then."""
@@ -116,6 +156,7 @@ class KnownResults:
     def __init__(self, cache: ResultCache) -> None:
         self._cache = cache
         self._under_way: dict[int, tuple[Assignment, ItemScores]] = {}
+        self._unsaved: dict[int, tuple[Mapping[str, Any], float]] = {}
 
     def take_out(self, assignment: Assignment) -> Assignment | Scored:
         """Return what is left to score, or the outcome if nothing is."""
@@ -130,15 +171,30 @@ class KnownResults:
         return replace(assignment, items=missing) if known.num_items else assignment
 
     def put_back(self, outcome: Outcome) -> Outcome:
-        """Keep what was scored, and return it with what was known before."""
+        """Keep what was scored, and return it with what was known before.
+
+        It is written at once if it took time to score, else when the trial ends: a rung of a race
+        may take less time than a file.
+        """
         assignment, known = self._under_way.pop(outcome.number)
         if not isinstance(outcome, Scored):
             return outcome
         scores = outcome.scores
-        self._cache.keep(assignment.recipe, scores)
+        self._cache.add(assignment.recipe, scores)
+        _, before = self._unsaved.get(outcome.number, ({}, 0.0))
+        seconds = before + sum(outcome.seconds.values())
+        self._unsaved[outcome.number] = (assignment.recipe, seconds)
+        if seconds >= _SOON:
+            self.end(outcome.number)
         if known.num_items:
             scores = scores.merge(known).select(self._cache.wanted(assignment))
         return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
+
+    def end(self, number: int) -> None:
+        """Write what is known of a trial that has ended."""
+        if number in self._unsaved:
+            recipe, _ = self._unsaved.pop(number)
+            self._cache.save(recipe)
 
 
 def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]]:

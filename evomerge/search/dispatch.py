@@ -33,6 +33,8 @@ class Dispatcher:
             follow_up = on_outcome(outcome)
             if follow_up is not None:
                 follow_ups.append(follow_up)
+            elif self._known is not None:
+                self._known.end(outcome.number)
 
         while True:
             while self._pool.num_free():

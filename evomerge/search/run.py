@@ -33,7 +33,8 @@ from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
-from evomerge.search.study import Study, open_storage
+from evomerge.search.storage import open_storage, without_password
+from evomerge.search.study import Study
 from evomerge.search.verdicts import HoldoutCheck
 from evomerge.space import Space, usual_point
 from evomerge.version import __version__
@@ -253,7 +254,7 @@ def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> 
     directory.write_settings(
         {
             "name": space.name,
-            "storage": storage,
+            "storage": without_password(storage) if storage else None,
             "folder": str(space.origin.folder.resolve()),
             "evomerge": __version__,
         }

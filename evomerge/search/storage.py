@@ -12,12 +12,13 @@ from optuna.storages.journal import JournalFileBackend
 
 from evomerge.errors import PrerequisiteError, StudyError
 
-__all__ = ["open_storage"]
+__all__ = ["open_storage", "without_password"]
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"
+_WAY_OUT = "give a SQLAlchemy URL such as sqlite:///runs/study.db or postgresql://user@host/name"
 
 
 def open_storage(url: str, *, create: bool = True) -> BaseStorage:
@@ -33,7 +34,11 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         StudyError: if it cannot be opened, or is not there and may not be made.
         PrerequisiteError: if the database's driver is not installed.
     """
-    shown = _without_password(url)
+    try:
+        shown = without_password(url)
+    except (sqlalchemy.exc.ArgumentError, ValueError) as error:
+        # Not shown: what cannot be taken apart may hold a password anywhere.
+        raise StudyError(f"--storage: cannot be read as a URL; {_WAY_OUT}") from error
     if url.startswith(_POSTGRESQL):
         url = f"postgresql+psycopg://{url.removeprefix(_POSTGRESQL)}"
     try:
@@ -47,8 +52,8 @@ def open_storage(url: str, *, create: bool = True) -> BaseStorage:
         # SQLAlchemy, its drivers and Optuna raise errors of a dozen unrelated classes here.
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise StudyError(
-            f"--storage {shown}: cannot be opened: {first}; give a SQLAlchemy URL "
-            "such as sqlite:///runs/study.db or postgresql://user@host/name"
+            f"--storage {shown}: cannot be opened: {first}; {_WAY_OUT}, and PostgreSQL's password "
+            "in PGPASSWORD or ~/.pgpass"
         ) from error
     if storage is None:
         raise StudyError(
@@ -116,8 +121,11 @@ def _ease_postgresql(connection: Any, _record: Any) -> None:
     connection.commit()
 
 
-def _without_password(url: str) -> str:
-    scheme, found, rest = url.partition("://")
-    if not found or "@" not in rest:
+def without_password(url: str) -> str:
+    """Return a storage's URL as it may be written down or shown."""
+    if "://" not in url:
         return url
-    return f"{scheme}://…@{rest.rsplit('@', 1)[1]}"
+    full = sqlalchemy.make_url(url)
+    place = (full.host, full.port, full.database, full.query)
+    bare = sqlalchemy.URL.create(full.drivername, full.username, None, *place)
+    return bare.render_as_string(hide_password=False)

@@ -17,10 +17,9 @@ from evomerge.errors import StudyError
 from evomerge.search import layout
 from evomerge.search.layout import BEGUN, ENDED
 from evomerge.search.records import Kind, Summary, TrialRecord
-from evomerge.search.storage import open_storage
 from evomerge.space import Dimension, Value
 
-__all__ = ["Study", "open_storage"]
+__all__ = ["Study"]
 
 METRIC = "objective"
 

@@ -106,14 +106,13 @@ def test_another_run_s_tasks_are_left_in_the_file(tmp_path, pool):
 
 def test_a_hole_in_a_file_is_never_taken_for_scores(tmp_path, pool):
     """After a power cut the end of a file may be there and a part before it not."""
-    cache = cache_of(tmp_path, pool)
-    cache.keep(RECIPE, scored())
+    cache_of(tmp_path, pool).keep(RECIPE, scored())
     (file,) = tmp_path.glob("*/*.parquet")
     whole = file.read_bytes()
     noticed = 0
     for start in range(4, 700, 5):
         file.write_bytes(whole[:start] + bytes(8) + whole[start + 8 :])
-        known = cache.known(RECIPE, SEARCH)
+        known = cache_of(tmp_path, pool).known(RECIPE, SEARCH)
         assert not known.num_items or known == scored()
         noticed += not known.num_items
     assert noticed > 100
@@ -128,13 +127,54 @@ def test_a_hole_in_a_file_is_never_taken_for_scores(tmp_path, pool):
     ],
 )
 def test_a_damaged_file_is_as_none(tmp_path, pool, damage):
-    cache = cache_of(tmp_path, pool)
-    cache.keep(RECIPE, scored())
+    cache_of(tmp_path, pool).keep(RECIPE, scored())
     (file,) = tmp_path.glob("*/*.parquet")
     file.write_bytes(damage(file.read_bytes()))
+    cache = cache_of(tmp_path, pool)
     assert not cache.known(RECIPE, SEARCH).num_items
     cache.keep(RECIPE, scored())
-    assert cache.known(RECIPE, SEARCH) == scored()
+    assert cache_of(tmp_path, pool).known(RECIPE, SEARCH) == scored()
+
+
+def test_a_candidate_under_way_is_not_read_again(tmp_path, pool, monkeypatch):
+    results = KnownResults(cache_of(tmp_path, pool))
+    read = []
+    monkeypatch.setattr("evomerge.search.cache.read_items", read.append)
+    for count in (5, 10, 20):
+        items = {"a": IDS["search"][:count]}
+        asked = results.take_out(Assignment(0, RECIPE, "search", items))
+        assert asked.items["a"] == IDS["search"][count // 2 if count > 5 else 0 : count]
+        assert results.put_back(score(asked)).scores == scored(items=items)
+    assert not read
+    monkeypatch.undo()
+    assert not cache_of(tmp_path, pool).known(RECIPE, SEARCH).num_items
+    results.end(0)
+    assert cache_of(tmp_path, pool).known(RECIPE, SEARCH) == scored(items=items)
+
+
+def test_what_took_time_to_score_is_written_at_once(tmp_path, pool):
+    results = KnownResults(cache_of(tmp_path, pool))
+    written = []
+    for count, seconds in ((5, 0.06), (10, 0.06), (15, 0.06), (20, 3.0)):
+        items = {"a": IDS["search"][:count]}
+        asked = results.take_out(Assignment(0, RECIPE, "search", items))
+        results.put_back(dataclasses.replace(score(asked), seconds={"score": seconds}))
+        written.append(cache_of(tmp_path, pool).known(RECIPE, SEARCH).num_items)
+    assert written == [0, 10, 10, 20]
+
+
+def test_the_files_of_earlier_candidates_are_forgotten(tmp_path, pool):
+    cache = cache_of(tmp_path, pool)
+    recipes = [
+        {**RECIPE, "models": [{"model": "m/math", "parameters": {"weight": i}}]} for i in range(300)
+    ]
+    for recipe in recipes:
+        cache.keep(recipe, scored(items={"a": IDS["search"][:1]}))
+    assert len(cache._remembered) == 256
+    for file in tmp_path.glob("*/*.parquet"):
+        file.unlink()
+    assert not cache.known(recipes[0], SEARCH).num_items
+    assert cache.known(recipes[-1], SEARCH).num_items == 1
 
 
 def test_a_second_run_scores_nothing_and_is_the_same(harness, tmp_path):

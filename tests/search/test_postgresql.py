@@ -6,6 +6,7 @@ import sys
 import time
 
 import pytest
+import sqlalchemy
 
 from evomerge.errors import StudyError
 from evomerge.search import open_run, open_storage
@@ -20,7 +21,7 @@ def wait_for_items(run, count, process, seconds=120):
         time.sleep(0.02)
 
 
-def test_killed_it_continues(postgresql, tmp_path):
+def test_killed_it_continues(postgresql, tmp_path, monkeypatch):
     space = small_space(tmp_path / "space.yml", search={"trials": 14})
     run = tmp_path / "run"
     arguments = ["run", space, "--out", run, "--storage", postgresql]
@@ -35,6 +36,12 @@ def test_killed_it_continues(postgresql, tmp_path):
     wait_for_items(run, 8, process)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+    password = sqlalchemy.make_url(postgresql).password
+    for file in run.rglob("*"):
+        assert not file.is_file() or password.encode() not in file.read_bytes(), file
+    with pytest.raises(StudyError, match="PGPASSWORD"):
+        open_run(run)
+    monkeypatch.setenv("PGPASSWORD", password)
     killed = open_run(run).study.records
     done = {number: r for number, r in killed.items() if r.state == "complete"}
     assert len(killed) < 14
@@ -49,7 +56,7 @@ def test_killed_it_continues(postgresql, tmp_path):
         assert records[number].search == record.search
         assert records[number].seconds == record.seconds, "scored twice"
     assert not (run / "study.db").exists()
-    listed = succeed("items", run, "--json")
+    listed = succeed("items", run, "--json", PGPASSWORD=password)
     assert listed.stdout.startswith("{")
 
 

@@ -29,7 +29,7 @@ def score_items(assignment):
     scores = ItemScores(tasks)
     if assignment.items is not None:
         scores = scores.select(assignment.items)
-    return Scored(assignment.number, assignment.split, scores, {"score": 0.0}, 1)
+    return Scored(assignment.number, assignment.split, scores, {"score": 1.0}, 1)
 
 
 class ItemPool(InstantPool):

@@ -13,6 +13,7 @@ from optuna.trial import TrialState, create_trial
 from evomerge.errors import PrerequisiteError, StudyError
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.search import Study, Summary, TrialRecord, open_storage
+from evomerge.search.storage import without_password
 from evomerge.space import Dimension
 
 DIMENSIONS = (Dimension("w", "float", 0.0, 1.0), Dimension("m", "choice", choices=("a", "b")))
@@ -208,6 +209,34 @@ def test_without_its_driver_a_database_is_one_message_with_the_way_out(monkeypat
     with pytest.raises(PrerequisiteError, match="pip install 'evomerge\\[postgresql\\]'") as caught:
         open_storage("postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:secret@host:port/x", "--storage: cannot be read as a URL"),
+        ("no thing://me:secret@h/x", "--storage: cannot be read as a URL"),
+        ("nothing://me:secret@h/x", "--storage nothing://me@h/x: cannot be opened"),
+    ],
+)
+def test_a_url_that_is_none_is_one_message_without_the_password(url, message):
+    with pytest.raises(StudyError, match=message) as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://me:secret@host:5433/x?sslmode=require", None),
+        ("postgresql+psycopg://me@host/x", "postgresql+psycopg://me@host/x"),
+        ("sqlite:///runs/study.db", "sqlite:///runs/study.db"),
+        ("runs/study.log", "runs/study.log"),
+    ],
+)
+def test_no_password_is_written_down(url, kept):
+    expected = kept or "postgresql://me@host:5433/x?sslmode=require"
+    assert without_password(url) == expected
 
 
 def test_a_storage_out_of_reach_is_one_message_without_the_password():
