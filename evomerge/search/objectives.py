@@ -8,8 +8,8 @@ from typing import Any
 from evomerge.evaluation import ItemScores, Objective
 from evomerge.evaluation.rules import Improvement, Rule, UserFunction, Worst
 from evomerge.search.records import Summary
-from evomerge.search.user_functions import load_function
 from evomerge.space import ObjectiveSettings, Space
+from evomerge.user_code import load_callable
 from evomerge.workers import PoolInfo
 
 __all__ = ["ObjectiveFacts", "Objectives", "best_parents", "make_objectives", "needs_parents"]
@@ -164,4 +164,6 @@ def _rule(
         return Worst(tuple(weights))
     if settings.kind == "improvement":
         return Improvement(weights, {task: parents.get(task, 0.0) for task in weights})
-    return UserFunction(settings.kind, load_function(settings.kind, folder), tuple(weights))
+    return UserFunction(
+        settings.kind, load_callable(settings.kind, folder, role="objective"), tuple(weights)
+    )

@@ -21,7 +21,7 @@ from evomerge.space import Dimension, Value
 
 __all__ = ["Study", "open_storage"]
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _STATES = {
     TrialState.COMPLETE: "complete",

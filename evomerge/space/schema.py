@@ -1,40 +1,48 @@
 """The keys of a search space file."""
 
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from evomerge.documents import Document
 from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
+from evomerge.space.optimizers import AUTO, check_optimizer_name
 
 __all__ = ["DEFAULT_OBJECTIVE", "ObjectiveSettings", "SearchSettings", "SpaceDocument"]
 
 DEFAULT_OBJECTIVE = "objective"
 RULES = ("weighted_sum", "min", "improvement")
-SEVERAL_OBJECTIVES = ("tpe", "random")
 
 
 class SearchSettings(Document):
     """How the space is searched.
 
     Attributes:
-        optimizer: The proposer.
+        optimizer: The proposer: a name of :data:`evomerge.space.OPTIMIZERS`, or a class of the
+            user's, ``module:Class``.
         trials: Trials in all, baselines included.
         seed: The one seed: proposals, item splits, masks and few-shot choice come from it.
         ordered: Tell results in the order of asking, so that a run with several workers repeats.
         sigma: First step size of CMA-ES, as a share of each range.
-        population: Population of CMA-ES; by default 4 + 3 ln(dimensions).
+        population: Results in an update of CMA-ES (by default 4 + 3 ln(dimensions)) or in a
+            generation of NSGA-II and NSGA-III (20).
         finalists: Candidates that are scored again on the held-out items.
     """
 
-    optimizer: Literal["cma", "tpe", "random"] = "cma"
+    optimizer: str = AUTO
     trials: int = Field(default=100, ge=1)
     seed: int = Field(default=0, ge=0)
     ordered: bool = False
     sigma: float = Field(default=0.2, gt=0, le=1)
     population: int | None = Field(default=None, ge=2)
     finalists: int = Field(default=5, ge=1)
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        check_optimizer_name(value)
+        return value
 
 
 class ObjectiveSettings(Document):
@@ -114,9 +122,4 @@ class SpaceDocument(Document):
                         f"objective {objective!r} names the task {task!r}, which is not one of the "
                         f"space's tasks; {nearest(task, names)}"
                     )
-        if len(self.objective) > 1 and self.search.optimizer not in SEVERAL_OBJECTIVES:
-            raise ValueError(
-                f"{len(self.objective)} objectives ({', '.join(self.objective)}) want an optimizer "
-                f"for several: {' or '.join(SEVERAL_OBJECTIVES)}, got {self.search.optimizer}"
-            )
         return self

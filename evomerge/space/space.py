@@ -13,6 +13,7 @@ from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.expressions import Expression, find_holes, parameter_of, parse_expression
+from evomerge.space.optimizers import check_optimizer
 from evomerge.space.schema import SpaceDocument
 
 __all__ = ["Hole", "Space", "load_space", "parse_space"]
@@ -172,6 +173,12 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
             f"{origin.where('recipe')}: nothing to search: give at least one value as "
             "{search: [low, high]} or {choice: [a, b]}"
         )
+    check_optimizer(
+        document.search.optimizer,
+        dimensions,
+        tuple(document.objective),
+        origin.where("search", "optimizer"),
+    )
     space = Space(name, document, origin, holes, dimensions)
     space.decode(space.from_unit([0.5] * len(dimensions)))
     return space

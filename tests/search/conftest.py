@@ -25,7 +25,7 @@ recipe:
 tasks:
   - {name: a, metric: acc}
   - {name: b, metric: acc}
-search: {trials: 30, population: 5}
+search: {optimizer: cma, trials: 30, population: 5}
 """
 ITEMS = 40
 IDS = {split: tuple(f"{split}{i}" for i in range(ITEMS)) for split in ("search", "holdout")}
