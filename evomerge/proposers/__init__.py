@@ -4,6 +4,7 @@ from evomerge.proposers.auto import Choice, choose
 from evomerge.proposers.base import Proposer, Told, UnitSpace
 from evomerge.proposers.make import PROPOSERS, make_proposer
 from evomerge.proposers.optuna_study import distribution
+from evomerge.proposers.user import check_user_class
 
 __all__ = [
     "PROPOSERS",
@@ -11,6 +12,7 @@ __all__ = [
     "Proposer",
     "Told",
     "UnitSpace",
+    "check_user_class",
     "choose",
     "distribution",
     "make_proposer",

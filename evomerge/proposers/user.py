@@ -5,12 +5,26 @@ from pathlib import Path
 
 from evomerge.errors import EvomergeError, SpaceError
 from evomerge.proposers.base import Proposer, Told, UnitSpace
-from evomerge.space import Value
+from evomerge.space import Value, is_user_class
 from evomerge.user_code import load_callable
 
-__all__ = ["make_user_proposer"]
+__all__ = ["check_user_class", "make_user_proposer"]
 
 _METHODS = ("ask", "recall", "tell", "should_stop")
+
+
+def check_user_class(name: str, folder: Path) -> None:
+    """Load the class of an optimizer that is the user's: what is wrong with it shows at once.
+
+    Args:
+        name: The optimizer; nothing is done for a built-in one.
+        folder: The space file's folder.
+
+    Raises:
+        SpaceError: if there is no such module or class, or importing it fails.
+    """
+    if is_user_class(name):
+        load_callable(name, folder, role="optimizer")
 
 
 def make_user_proposer(

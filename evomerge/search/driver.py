@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from evomerge.errors import EvaluationError, EvomergeError
-from evomerge.proposers import Told, make_proposer
+from evomerge.proposers import Told, check_user_class, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.cache import KnownResults, ResultCache
 from evomerge.search.directory import RunDirectory
@@ -62,6 +62,7 @@ class Driver:
     ) -> None:
         self._space = space
         self._settings = space.document.search
+        check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
         self._directory = directory
         self._pool = pool
@@ -238,7 +239,12 @@ class Driver:
         known = [(match.point, Told(values)) for values, match in scored if match.point is not None]
         num = len(self._space.document.objective)
         return make_proposer(
-            self._space, self._settings, start=best.start, known=known, num_objectives=num
+            self._space,
+            self._settings,
+            start=best.start,
+            known=known,
+            num_objectives=num,
+            folder=self._space.origin.folder,
         )
 
     def _propose(self, log: ProposerLog) -> TrialRecord:

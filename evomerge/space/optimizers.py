@@ -58,8 +58,8 @@ def check_optimizer_name(name: str) -> None:
     """
     if name not in OPTIMIZERS and not is_user_class(name):
         raise ValueError(
-            f"an optimizer is one of {', '.join(OPTIMIZERS)} or module:Class; "
-            f"{nearest(name, OPTIMIZERS)}"
+            f"there is no such optimizer; {nearest(name, OPTIMIZERS)}, or a class of yours as "
+            "module:Class"
         )
 
 
