@@ -56,8 +56,8 @@ class PlainDisplay:
         self._num_parents = num_parents
         self._info: PoolInfo | None = None
         self._stage: Stage = "baselines"
-        self._total = 0
-        self._done = 0
+        self._total = 0.0
+        self._done = 0.0
         self._items_done = 0
         self._started = time.monotonic()
         self.best: TrialRecord | None = None
@@ -94,14 +94,16 @@ class PlainDisplay:
             f"{sum(items['holdout'].values())} held-out items, ready in {info.load_seconds:.1f} s"
         )
 
-    def stage(self, name: Stage, *, total: int, done: int) -> None:
+    def stage(self, name: Stage, *, total: float, done: float) -> None:
         """Begin a stage."""
         self._stage, self._total, self._done = name, total, done
-        self._say(f"{_STAGES[name]}: {total - done} to score" + (f", {done} there" * bool(done)))
+        self._say(
+            f"{_STAGES[name]}: {total - done:.0f} to go" + (f", {done:.0f} there" * bool(done))
+        )
 
-    def finished(self, record: TrialRecord, stage: Stage) -> None:
+    def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Take one result and show it."""
-        self._done += 1
+        self._done, self._total = done, total
         self._note(record, stage)
         self._show(record, stage)
 
@@ -128,7 +130,7 @@ class PlainDisplay:
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:
         summary = _summary(record, stage)
-        head = f"[{self._done:>3}/{self._total}] {Path(record.label).name}"
+        head = f"[{self._done:>3.0f}/{self._total:.0f}] {Path(record.label).name}"
         if summary is None:
             reason = record.reason or "no score on the held-out items"
             self._say(f"{head}: failed: {reason}")
@@ -202,7 +204,7 @@ class LiveDisplay(PlainDisplay):
             expand=True,
         )
         progress.add_task(
-            f"{self._name}  {_STAGES[self._stage]}", completed=self._done, total=self._total
+            f"{self._name}  {_STAGES[self._stage]}", completed=round(self._done), total=self._total
         )
         return progress
 
@@ -242,7 +244,10 @@ def _summary(record: TrialRecord, stage: Stage) -> Summary | None:
 
 
 def _better(record: TrialRecord, other: TrialRecord | None) -> bool:
-    return other is None or (record.value or 0.0) > (other.value or 0.0)
+    if other is None:
+        return True
+    mine, theirs = ((-each.violation, each.value or 0.0) for each in (record, other))
+    return mine > theirs
 
 
 def _value(record: TrialRecord) -> str:

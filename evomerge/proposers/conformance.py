@@ -15,7 +15,6 @@ import pytest
 from evomerge.errors import EvomergeError
 from evomerge.proposers.base import Proposer, Told, UnitSpace
 from evomerge.proposers.plain_space import PlainSpace
-from evomerge.proposers.points import exists
 from evomerge.space import Condition, Dimension, Value
 
 __all__ = ["CONDITIONAL", "LINE", "MIXED", "PLANE", "ProposerConformance"]
@@ -60,7 +59,7 @@ def check_point(space: UnitSpace, point: Point) -> None:
     expected: dict[str, Value] = {}
     for dimension in space.dimensions:
         name = dimension.name
-        if not exists(dimension, expected):
+        if not dimension.exists(expected):
             assert name not in point, f"{name} does not exist at {point}"
             continue
         assert name in point, f"{name} is missing in {point}"

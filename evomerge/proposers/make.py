@@ -66,11 +66,24 @@ def _genetic(proposer: type[Nsga2Proposer] | type[Nsga3Proposer]) -> "_Maker":
     return make
 
 
+def _surrogate(space: UnitSpace, settings: SearchSettings, begin: _Start) -> Proposer:
+    from evomerge.proposers.surrogate import SurrogateProposer
+
+    return SurrogateProposer(
+        space,
+        start=begin.start,
+        known=begin.known,
+        seed=settings.seed,
+        num_objectives=begin.num_objectives,
+    )
+
+
 _Maker = Callable[[UnitSpace, SearchSettings, _Start], Proposer]
 
 PROPOSERS: Mapping[str, _Maker] = {
     "cma": _cma,
     "tpe": _sampler(TpeProposer),
+    "surrogate": _surrogate,
     "gp": _sampler(GaussianProcessProposer),
     "nsga2": _genetic(Nsga2Proposer),
     "nsga3": _genetic(Nsga3Proposer),

@@ -18,7 +18,7 @@ from optuna.trial import Trial, TrialState, create_trial
 
 from evomerge.proposers.base import Told, UnitSpace
 from evomerge.proposers.pending import Pending, check_told
-from evomerge.proposers.points import exists, has_conditions
+from evomerge.proposers.points import has_conditions
 from evomerge.space import Dimension, Value
 
 __all__ = ["OptunaProposer", "distribution"]
@@ -115,7 +115,7 @@ class OptunaProposer(ABC):
     def _suggest(self, trial: Trial) -> dict[str, Value]:
         point: dict[str, Value] = {}
         for dimension in self._dimensions:
-            if exists(dimension, point):
+            if dimension.exists(point):
                 point[dimension.name] = _suggest(trial, dimension)
         return point
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from evomerge.errors import StudyError
 from evomerge.space import Dimension, Value
 
-__all__ = ["active", "check_same", "completed", "exists", "has_conditions"]
+__all__ = ["active", "check_same", "completed", "has_conditions"]
 
 _MIDDLE = 0.5
 
@@ -14,11 +14,6 @@ _MIDDLE = 0.5
 def has_conditions(dimensions: Iterable[Dimension]) -> bool:
     """Return whether some dimension does not exist everywhere."""
     return any(dimension.condition is not None for dimension in dimensions)
-
-
-def exists(dimension: Dimension, point: Mapping[str, Value]) -> bool:
-    """Return whether a dimension exists at a point that has all earlier dimensions."""
-    return dimension.condition is None or dimension.condition.holds(point)
 
 
 def active(dimensions: Sequence[Dimension], values: Mapping[str, Value]) -> dict[str, Value]:
@@ -30,7 +25,7 @@ def active(dimensions: Sequence[Dimension], values: Mapping[str, Value]) -> dict
     """
     point: dict[str, Value] = {}
     for dimension in dimensions:
-        if exists(dimension, point):
+        if dimension.exists(point):
             point[dimension.name] = values[dimension.name]
     return point
 

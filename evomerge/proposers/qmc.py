@@ -11,7 +11,7 @@ from scipy.stats import qmc
 
 from evomerge.proposers.base import Told, UnitSpace
 from evomerge.proposers.pending import Pending, check_told
-from evomerge.proposers.points import active, check_same
+from evomerge.proposers.points import check_same
 from evomerge.space import Value
 
 __all__ = ["QmcProposer"]
@@ -27,7 +27,7 @@ class QmcProposer:
     """
 
     def __init__(self, space: UnitSpace, *, seed: int, num_objectives: int = 1) -> None:
-        self._dimensions = space.dimensions
+        self._space = space
         self._num_objectives = num_objectives
         # Under its old name the argument is taken by all versions of scipy.
         generator = np.random.default_rng(seed)
@@ -37,10 +37,7 @@ class QmcProposer:
     def ask(self, number: int) -> dict[str, Value]:
         """Return the next point of the sequence."""
         self._pending.add(number, None)
-        vector = self._sequence.random(1)[0]
-        pairs = zip(self._dimensions, vector, strict=True)
-        values = {dimension.name: dimension.from_unit(float(unit)) for dimension, unit in pairs}
-        return active(self._dimensions, values)
+        return self._space.from_unit(self._sequence.random(1)[0].tolist())
 
     def recall(self, number: int, point: Mapping[str, Value]) -> None:
         """Repeat an ask, and check that the answer is the same."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from typing import Any
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.item_files import read_items, read_metadata, write_items
-from evomerge.evaluation.settings import Split
 from evomerge.version import __version__
 from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
 
-__all__ = ["KnownResults", "ResultCache"]
+__all__ = ["KnownResults", "ResultCache", "missing_items"]
+
+Items = Mapping[str, Sequence[str]]
+"""Task -> item ids."""
 
 
 class ResultCache:
@@ -40,11 +42,10 @@ class ResultCache:
         self._fingerprints = dict(fingerprints)
         self._seed = seed
 
-    def known(self, recipe: Mapping[str, Any], split: Split) -> ItemScores:
-        """Return what is known of a recipe on the items of a split."""
+    def known(self, recipe: Mapping[str, Any], wanted: Items) -> ItemScores:
+        """Return what is known of a recipe on some items."""
         scores = self._current(*self._read(self._path(recipe)))
         there = {task: set(scores.by_task[task].items) for task in scores.by_task}
-        wanted = self._info.ids.get(split, {})
         chosen = {
             task: [item for item in ids if item in there[task]]
             for task, ids in wanted.items()
@@ -52,18 +53,11 @@ class ResultCache:
         }
         return scores.select({task: ids for task, ids in chosen.items() if ids})
 
-    def missing(self, known: ItemScores, split: Split) -> dict[str, tuple[str, ...]]:
-        """Return the items of a split that are not known."""
-        found = {}
-        for task, ids in self._info.ids.get(split, {}).items():
-            there = set(known.by_task[task].items) if task in known.by_task else set()
-            if left := tuple(item for item in ids if item not in there):
-                found[task] = left
-        return found
-
-    def ordered(self, scores: ItemScores, split: Split) -> ItemScores:
-        """Return the scores of a whole split in the split's own order."""
-        return scores.select(self._info.ids[split])
+    def wanted(self, assignment: Assignment) -> Items:
+        """Return the items that an assignment asks for."""
+        if assignment.items is not None:
+            return assignment.items
+        return self._info.ids.get(assignment.split, {})
 
     def keep(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
         """Add what was scored; what is there stays as it is."""
@@ -84,7 +78,9 @@ class ResultCache:
         )
         keys |= {task: self._info.task_keys[task] for task in new.by_task}
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_items(kept.merge(new), path, {"tasks": json.dumps(keys, sort_keys=True)})
+        # Damaged files are scored again, and a run has its items in a file of its own too.
+        tasks = json.dumps(keys, sort_keys=True)
+        write_items(kept.merge(new), path, {"tasks": tasks}, flush=False)
 
     def _read(self, path: Path) -> tuple[ItemScores, dict[str, str]]:
         """Return what a file holds, and the key of each of its tasks."""
@@ -119,29 +115,40 @@ class KnownResults:
 
     def __init__(self, cache: ResultCache) -> None:
         self._cache = cache
-        self._under_way: dict[int, tuple[Mapping[str, Any], ItemScores]] = {}
+        self._under_way: dict[int, tuple[Assignment, ItemScores]] = {}
 
     def take_out(self, assignment: Assignment) -> Assignment | Scored:
         """Return what is left to score, or the outcome if nothing is."""
-        known = self._cache.known(assignment.recipe, assignment.split)
-        missing = self._cache.missing(known, assignment.split)
+        wanted = self._cache.wanted(assignment)
+        known = self._cache.known(assignment.recipe, wanted)
+        missing = missing_items(known, wanted)
         if known.num_items and not missing:
-            scores = self._cache.ordered(known, assignment.split)
             seconds = {"materialize": 0.0, "score": 0.0}
+            scores = known.select(wanted)
             return Scored(assignment.number, assignment.split, scores, seconds, scored_items=0)
-        self._under_way[assignment.number] = (assignment.recipe, known)
-        return replace(assignment, items=missing if known.num_items else None)
+        self._under_way[assignment.number] = (assignment, known)
+        return replace(assignment, items=missing) if known.num_items else assignment
 
     def put_back(self, outcome: Outcome) -> Outcome:
         """Keep what was scored, and return it with what was known before."""
-        recipe, known = self._under_way.pop(outcome.number)
+        assignment, known = self._under_way.pop(outcome.number)
         if not isinstance(outcome, Scored):
             return outcome
         scores = outcome.scores
-        self._cache.keep(recipe, scores)
+        self._cache.keep(assignment.recipe, scores)
         if known.num_items:
-            scores = self._cache.ordered(scores.merge(known), outcome.split)
+            scores = scores.merge(known).select(self._cache.wanted(assignment))
         return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
+
+
+def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]]:
+    """Return the items that are not known."""
+    found = {}
+    for task, ids in wanted.items():
+        there = set(known.by_task[task].items) if task in known.by_task else set()
+        if left := tuple(item for item in ids if item not in there):
+            found[task] = left
+    return found
 
 
 def _canonical(value: Any, fingerprints: Mapping[str, str]) -> Any:

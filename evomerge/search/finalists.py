@@ -1,21 +1,26 @@
 """Choosing on held-out items: finalists, the winner, and what it is worth against the baselines."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from evomerge.errors import StudyError
 from evomerge.evaluation import ItemScores, Objective, compare
+from evomerge.search.constraints import total_violation
 from evomerge.search.directory import RunDirectory
+from evomerge.search.fronts import pareto_front
+from evomerge.search.hypervolume import spread_out
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import VersusBaseline
 from evomerge.search.study import Study
+from evomerge.search.verdicts import Verdict
 
-__all__ = ["choose_finalists", "compare_with_baselines", "pareto_front", "rank_finalists"]
+__all__ = ["choose_finalists", "compare_with_baselines", "rank_finalists"]
 
 
 def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     """Return the ``count`` best candidates by what the search raised, best first.
 
-    The methods' usual values are a point of the space: they may win.
+    The methods' usual values are a point of the space: they may win. Candidates that violate a
+    constraint on the search items come after all that hold, the least violation first.
 
     Raises:
         StudyError: if no candidate has a score.
@@ -30,57 +35,56 @@ def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
         raise StudyError(
             f"no candidate could be scored; the first reason: {reasons[0] if reasons else 'none'}"
         )
-    return _best_first(candidates)[:count]
+    candidates.sort(key=lambda record: (-(record.value or 0.0), record.number))
+    holding = [record for record in candidates if not record.violation]
+    violating = [record for record in candidates if record.violation]
+    violating.sort(key=lambda record: record.violation)
+    if holding and len(holding[0].values or ()) > 1:
+        baselines = [r.values for r in study.records.values() if r.kind != "proposed" and r.values]
+        holding = _spread(holding, baselines, count)
+    return (holding + violating)[:count]
 
 
-def _best_first(candidates: list[TrialRecord]) -> list[TrialRecord]:
-    """Return candidates by what the search raises.
+def _spread(
+    candidates: list[TrialRecord], baselines: Sequence[tuple[float, ...]], count: int
+) -> list[TrialRecord]:
+    """Return the candidates that represent the Pareto front, then what it hides in the same way.
 
-    With several objectives: the Pareto front first, in it the best of each objective, then by the
-    first objective; then what the front hides, in the same way.
+    In each front the best of each objective come first, then always the one that adds most to the
+    hypervolume above the worst baselines.
+
+    Args:
+        candidates: Best first by the first objective, which decides where nothing else does.
+        baselines: Their values.
+        count: How many to return.
     """
-    left = sorted(candidates, key=lambda record: (-(record.value or 0.0), record.number))
-    values = {record.number: record.values or () for record in left}
-    if len(next(iter(values.values()))) == 1:
-        return left
-    found: list[TrialRecord] = []
-    while left:
+    values = {record.number: record.values or () for record in candidates}
+    reference = [min(column) for column in zip(*(baselines or values.values()), strict=True)]
+    left, found = list(candidates), list[TrialRecord]()
+    while left and len(found) < count:
         front = pareto_front(left, values)
-        heads = [_best_of(front, values, place) for place in range(len(values[left[0].number]))]
-        order = {record.number: record for record in (*heads, *front)}
-        found += order.values()
-        left = [record for record in left if record.number not in order]
+        points = [values[record.number] for record in front]
+        heads = [
+            max(range(len(front)), key=lambda i: points[i][place])
+            for place in range(len(reference))
+        ]
+        found += [front[i] for i in spread_out(points, reference, count - len(found), heads)]
+        numbers = {record.number for record in front}
+        left = [record for record in left if record.number not in numbers]
     return found
 
 
-def _best_of(
-    records: Sequence[TrialRecord], values: Mapping[int, tuple[float, ...]], place: int
-) -> TrialRecord:
-    return max(records, key=lambda record: values[record.number][place])
+def rank_finalists(
+    finalists: Iterable[TrialRecord], verdicts: Mapping[int, tuple[Verdict, ...]] | None = None
+) -> tuple[TrialRecord, ...]:
+    """Return the finalists that have held-out scores, best first by the first objective.
 
-
-def pareto_front(
-    records: Sequence[TrialRecord], values: Mapping[int, tuple[float, ...]]
-) -> list[TrialRecord]:
-    """Return the records that no other one surpasses in an objective without losing in another.
+    The next ones decide where that is equal, so the best is on the Pareto front. Those that hold
+    every constraint there come before all others, which follow by violation.
 
     Args:
-        records: In any order, which is kept.
-        values: Trial number -> its objectives, all better when larger.
-    """
-
-    def is_hidden(mine: tuple[float, ...]) -> bool:
-        return any(
-            values[other.number] != mine
-            and all(theirs >= own for theirs, own in zip(values[other.number], mine, strict=True))
-            for other in records
-        )
-
-    return [record for record in records if not is_hidden(values[record.number])]
-
-
-def rank_finalists(finalists: list[TrialRecord]) -> tuple[TrialRecord, ...]:
-    """Return the finalists that have held-out scores, best first by the first objective.
+        finalists: In any order.
+        verdicts: Trial -> what became of each constraint on the held-out items.
 
     Raises:
         StudyError: if none has.
@@ -88,12 +92,14 @@ def rank_finalists(finalists: list[TrialRecord]) -> tuple[TrialRecord, ...]:
     scored = [record for record in finalists if record.holdout is not None]
     if not scored:
         raise StudyError("no finalist could be scored on the held-out items")
-    return tuple(
-        sorted(
-            scored,
-            key=lambda r: (-(r.holdout.objective.value if r.holdout else 0.0), r.number),
-        )
-    )
+
+    def rank(record: TrialRecord) -> tuple[bool, float, tuple[float, ...], int]:
+        mine = (verdicts or {}).get(record.number, ())
+        losses = tuple(-value for value in (record.holdout.reported if record.holdout else ()))
+        violation = total_violation(each.violation for each in mine)
+        return not all(each.holds for each in mine), violation, losses, record.number
+
+    return tuple(sorted(scored, key=rank))
 
 
 def compare_with_baselines(

@@ -1,12 +1,14 @@
 """The outcome of a run."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from evomerge.evaluation import Comparison
+from evomerge.search.fronts import Fronts
 from evomerge.search.optimism import Optimism
 from evomerge.search.records import TrialRecord
+from evomerge.search.verdicts import Verdict
 
 __all__ = ["RunResult", "VersusBaseline"]
 
@@ -35,8 +37,8 @@ class RunResult:
         finalists: The candidates scored on held-out items, best first.
         comparisons: The winner against each baseline.
         optimism: How much too high the winner's search score was, if it was scored on both.
-        pareto_front: The finalists that no other one surpasses in an objective on the held-out
-            items without losing in another; empty with one objective.
+        fronts: Pareto fronts and what they cover; None with one objective.
+        verdicts: Finalist -> what became of each constraint on the held-out items.
         seconds: Where the time went, over all sessions of the run.
     """
 
@@ -47,12 +49,23 @@ class RunResult:
     comparisons: tuple[VersusBaseline, ...]
     seconds: Mapping[str, float]
     optimism: Optimism | None = None
-    pareto_front: tuple[TrialRecord, ...] = ()
+    fronts: Fronts | None = None
+    verdicts: Mapping[int, tuple[Verdict, ...]] = field(default_factory=dict)
 
     @property
     def winner(self) -> TrialRecord:
         """The best finalist on the held-out items."""
         return self.finalists[0]
+
+    @property
+    def winner_verdicts(self) -> tuple[Verdict, ...]:
+        """What became of each constraint for the winner; empty without constraints."""
+        return self.verdicts.get(self.winner.number, ())
+
+    @property
+    def pareto_front(self) -> tuple[TrialRecord, ...]:
+        """The finalists' Pareto front on the held-out items; empty with one objective."""
+        return () if self.fronts is None else self.fronts.holdout
 
     @property
     def objective_names(self) -> tuple[str, ...]:
@@ -78,16 +91,18 @@ class RunResult:
     def to_dict(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""
         states = [record.state for record in self.trials]
-        front = [{"trial": r.number, **_scores(r)} for r in self.pareto_front]
         return {
-            **({"pareto_front": front} if front else {}),
+            **self._fronts_dict(),
+            **self._constraints_dict(),
             "space": self.space,
             "seed": self.seed,
             "item_evaluations": self.item_evaluations,
             "trials": {state: states.count(state) for state in ("complete", "failed", "pruned")},
             "seconds": {key: round(value, 4) for key, value in self.seconds.items()},
             "winner": {"trial": self.winner.number, **_scores(self.winner)},
-            "finalists": [{"trial": r.number, **_scores(r)} for r in self.finalists],
+            "finalists": [
+                {"trial": r.number, **_scores(r), **self._verdicts_dict(r)} for r in self.finalists
+            ],
             "baselines": [
                 {"name": r.label, "kind": r.kind, "trial": r.number, **_scores(r)}
                 for r in self.baselines
@@ -108,6 +123,44 @@ class RunResult:
                 {"trial": r.number, "reason": r.reason} for r in self.trials if r.state == "failed"
             ],
         }
+
+    def _fronts_dict(self) -> dict[str, Any]:
+        if self.fronts is None:
+            return {}
+        names = self.objective_names
+        return {
+            "pareto_front": [
+                {
+                    "trial": record.number,
+                    "surpassed_by": list(self.fronts.surpassed.get(record.number, ())),
+                    **_scores(record),
+                    **self._verdicts_dict(record),
+                }
+                for record in self.fronts.holdout
+            ],
+            "search_front": [
+                {
+                    "trial": record.number,
+                    "objectives": {n: asdict(e) for n, e in record.search.objectives.items()},
+                }
+                for record in self.fronts.search
+                if record.search is not None
+            ],
+            "hypervolume": {
+                split: cover.to_dict(names) for split, cover in self.fronts.coverage.items()
+            },
+        }
+
+    def _constraints_dict(self) -> dict[str, Any]:
+        mine = self.winner_verdicts
+        if not mine:
+            return {}
+        verdicts = [each.to_dict() for each in mine]
+        return {"constraints": {"hold": all(each.holds for each in mine), "winner": verdicts}}
+
+    def _verdicts_dict(self, record: TrialRecord) -> dict[str, Any]:
+        mine = self.verdicts.get(record.number, ())
+        return {"constraints": [each.to_dict() for each in mine]} if mine else {}
 
 
 def _holdout_value(versus: VersusBaseline) -> float:

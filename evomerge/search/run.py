@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -17,28 +17,31 @@ from evomerge.engine import plan_merge
 from evomerge.errors import StudyError
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
+from evomerge.search.budget import Budget, Spent
 from evomerge.search.cache import ResultCache
+from evomerge.search.constraints import reference_baselines
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.driver import Driver
 from evomerge.search.finalists import (
     choose_finalists,
     compare_with_baselines,
-    pareto_front,
     rank_finalists,
 )
+from evomerge.search.fronts import make_fronts
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.study import Study, open_storage
+from evomerge.search.verdicts import HoldoutCheck
 from evomerge.space import Space, usual_point
 from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
 
 __all__ = ["run", "worker_spec"]
 
-_MAY_CHANGE = ("trials", "finalists")
+_MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
 
 
 def worker_spec(
@@ -78,6 +81,7 @@ def run(
     allow_code_execution: bool = False,
     cache: str | Path | None = None,
     monitor: Monitor | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
 
@@ -94,6 +98,7 @@ def run(
         allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
         cache: Folder of results that several runs share; by default one in the run directory.
         monitor: Who watches.
+        interrupted: Asked before each trial: whether the search is to end now, with what it has.
 
     Raises:
         EvomergeError: with one message, before anything is scored, if something is wrong with the
@@ -129,7 +134,14 @@ def run(
             folder = directory.cache if cache is None else Path(cache)
             known = ResultCache(folder, pool.info, fingerprints, space.document.search.seed)
             finalists = _search(
-                space, study, directory, pool, cache=known, monitor=monitor, started=started
+                space,
+                study,
+                directory,
+                pool,
+                cache=known,
+                monitor=monitor,
+                started=started,
+                interrupted=interrupted,
             )
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
@@ -137,10 +149,15 @@ def run(
 
 
 def _check_models(space: Space) -> dict[str, str]:
-    """Open every model, plan the usual recipe and every baseline; return fingerprints."""
+    """Open every model, plan the usual recipe and every baseline; return fingerprints.
+
+    What constraints are measured against is looked for too.
+    """
     checkpoints = {name: open_checkpoint(name) for name in space.model_names()}
+    found = baselines(space)
+    reference_baselines(space, found)
     recipes = [space.decode(usual_point(space))]
-    recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in baselines(space)]
+    recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in found]
     for recipe in recipes:
         plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
     return {name: checkpoint.fingerprint() for name, checkpoint in checkpoints.items()}
@@ -155,15 +172,26 @@ def _search(
     cache: ResultCache,
     monitor: Monitor,
     started: float,
+    interrupted: Callable[[], bool],
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
+    before = _seconds(study)["total"]
     session = _open_session(study, pool)
     driver = Driver(
-        space, study, directory, pool, monitor, session=session, started=started, cache=cache
+        space,
+        study,
+        directory,
+        pool,
+        monitor,
+        session=session,
+        started=started,
+        seconds_before=before,
+        cache=cache,
+        interrupted=interrupted,
     )
     driver.score_baselines()
-    driver.search()
+    study.set_attribute("ended", driver.search())
     finalists = choose_finalists(study, space.document.search.finalists)
     driver.score_holdout(_for_holdout(study, finalists))
     _close_session(study, session, driver, time.perf_counter() - started)
@@ -214,10 +242,12 @@ def _item_lists(space: Space) -> dict[str, str]:
 
 def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
     document = space.document.model_dump(mode="json", exclude_unset=True)
+    search = space.document.search
+    limits = {"trials": search.trials, "items": search.items, "seconds": search.seconds}
     document["search"] = {
         **document.get("search", {}),
-        "seed": space.document.search.seed,
-        "trials": space.document.search.trials,
+        "seed": search.seed,
+        **{name: limit for name, limit in limits.items() if limit is not None},
     }
     write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
     directory.write_settings(
@@ -262,7 +292,7 @@ def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
     known = {(record.kind, record.label) for record in records}
     open_work = (
         any(record.state == "running" for record in records)
-        or len(study.records) < space.document.search.trials
+        or not _is_spent(study, space)
         or any((baseline.kind, baseline.name) not in known for baseline in baselines(space))
     )
     if open_work:
@@ -273,24 +303,41 @@ def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
     return finalists
 
 
+def _is_spent(study: Study, space: Space) -> bool:
+    """Return whether the search ended, by the budget that is given now."""
+    kept = study.attributes.get("ended")
+    if kept is None:
+        return False
+    spent = Spent(
+        trials=len(study.records),
+        items=kept["items"],
+        seconds=_seconds(study)["total"],
+        idle_trials=kept["idle_trials"],
+    )
+    return kept["exhausted"] or Budget(space.document.search).ended(spent) is not None
+
+
 def _conclude(
     study: Study, directory: RunDirectory, space: Space, finalists: list[TrialRecord]
 ) -> RunResult:
-    ranked = rank_finalists([study.records[record.number] for record in finalists])
     attributes = study.attributes
     facts = ObjectiveFacts.from_dict(attributes["objective"])
+    trials = tuple(study.records[number] for number in sorted(study.records))
+    check = HoldoutCheck(space, facts, study, directory)
+    verdicts = {record.number: check.verdicts(record) for record in finalists}
+    ranked = rank_finalists([study.records[record.number] for record in finalists], verdicts)
     objectives = make_objectives(space, facts, attributes.get("parents"))
     comparisons = compare_with_baselines(study, directory, ranked[0], objectives.first)
-    values = {r.number: r.holdout.reported for r in ranked if r.holdout is not None}
-    front = pareto_front(ranked, values) if len(objectives.reported) > 1 else ()
+    several = len(objectives.reported) > 1
     result = RunResult(
         space=space.name,
         seed=space.document.search.seed,
-        trials=tuple(study.records[number] for number in sorted(study.records)),
+        trials=trials,
         finalists=ranked,
         comparisons=comparisons,
         seconds=_seconds(study),
-        pareto_front=tuple(front),
+        fronts=make_fronts(trials, ranked, check.holds) if several else None,
+        verdicts={number: found for number, found in verdicts.items() if found},
     )
     best = result.versus("parent")
     parent = None if best is None else best.baseline

@@ -37,7 +37,10 @@ OPTIMIZERS: Mapping[str, Optimizer] = {
     AUTO: Optimizer("chooses one of the others by the size of the space and of the budget"),
     "cma": Optimizer("CMA-ES: a normal distribution that moves", conditions=False, several=False),
     "tpe": Optimizer("tree-structured Parzen estimator: densities of good and of other points"),
-    "gp": Optimizer("Gaussian process with expected improvement"),
+    "surrogate": Optimizer(
+        "Gaussian process that takes each result for what its error makes it worth", several=False
+    ),
+    "gp": Optimizer("Optuna's Gaussian process with expected improvement"),
     "nsga2": Optimizer("NSGA-II: a genetic algorithm that keeps the front wide"),
     "nsga3": Optimizer("NSGA-III: the same with reference directions"),
     "qmc": Optimizer("scrambled Sobol points"),

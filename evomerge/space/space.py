@@ -1,42 +1,27 @@
 """A search space: a recipe with holes, the tasks that score it, and the settings of the search."""
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from evomerge.checkpoints import locate_models, model_places
-from evomerge.documents import Origin, Place, read_yaml, show_place, validate
+from evomerge.documents import Origin, Place, read_yaml, validate
 from evomerge.errors import SpaceError
 from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
+from evomerge.space.blocks import expand_blocks
+from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
-from evomerge.space.expressions import Expression, find_holes, parameter_of, parse_expression
+from evomerge.space.genome import native_space
+from evomerge.space.holes import Hole, Holes, fill, read_holes
 from evomerge.space.optimizers import check_optimizer
+from evomerge.space.options import OptionPoint, check_options, option_points
+from evomerge.space.pairs import PAIR_PARAMETERS, choose_pairs
 from evomerge.space.schema import SpaceDocument
+from evomerge.space.simplex import Simplex, read_simplexes
 
-__all__ = ["Hole", "Space", "load_space", "parse_space"]
-
-
-@dataclass(frozen=True)
-class Hole:
-    """One place of the recipe that the search fills.
-
-    Attributes:
-        place: Where it is, inside the recipe.
-        expression: What it searches.
-        dimensions: Names of its dimensions: one, or one for each anchor of a gradient.
-    """
-
-    place: Place
-    expression: Expression
-    dimensions: tuple[str, ...]
-
-    @property
-    def parameter(self) -> str | None:
-        """The merge parameter that it sets, if it is one."""
-        return parameter_of(self.place)
+__all__ = ["Space", "load_space", "parse_space"]
 
 
 @dataclass(frozen=True)
@@ -47,49 +32,109 @@ class Space:
         name: Name of the study and of the default run directory.
         document: The file's content; local model paths are those the working directory needs.
         origin: Where it came from.
-        holes: The searched places, in the order of the file.
-        dimensions: The searched values; holes of one name share theirs.
+        searched: The holes of the recipe and their dimensions.
+        simplexes: Dimensions whose values sum to 1.
+        notes: What of the file has no effect here, and why.
     """
 
     name: str
     document: SpaceDocument
     origin: Origin
-    holes: tuple[Hole, ...]
-    dimensions: tuple[Dimension, ...]
+    searched: Holes
+    simplexes: tuple[Simplex, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def holes(self) -> tuple[Hole, ...]:
+        """The searched places, in the order of the file."""
+        return self.searched.holes
+
+    @property
+    def dimensions(self) -> tuple[Dimension, ...]:
+        """The searched values; holes of one name share theirs. Choices before what they decide."""
+        return self.searched.dimensions
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The merge methods of the candidates: one, or the options of a choice."""
+        return self.searched.methods.names
 
     def decode(self, point: Point) -> Recipe:
         """Fill the holes.
 
         Args:
-            point: A value for every dimension.
+            point: A value for every dimension that exists there; others are not looked at. The
+                weights of a simplex are divided by their sum.
 
         Raises:
             SpaceError: if a dimension is missing.
             RecipeError: if the filled recipe breaks a rule.
         """
-        missing = [dimension.name for dimension in self.dimensions if dimension.name not in point]
+        data = fill(self.document.recipe, self.searched, self.settle(point))
+        origin = self.origin.inside("recipe")
+        if self.document.select is not None:
+            choose_pairs(data, origin)
+        return parse_recipe(data, origin)
+
+    def settle(self, point: Point) -> dict[str, Value]:
+        """Return a point without the dimensions that do not exist there, simplexes summing to 1.
+
+        Raises:
+            SpaceError: if a dimension is missing.
+        """
+        settled: dict[str, Value] = {}
+        missing = []
+        for dimension in self.dimensions:
+            if not dimension.exists(settled):
+                continue
+            if dimension.name in point:
+                settled[dimension.name] = point[dimension.name]
+            else:
+                missing.append(dimension.name)
         if missing:
             raise SpaceError(f"the point has no value for {', '.join(missing)}")
-        data = copy.deepcopy(self.document.recipe)
-        for hole in self.holes:
-            values: list[Any] = [point[name] for name in hole.dimensions]
-            expression = hole.expression
-            if expression.kind == "choice":
-                label = expression.labels.index(values[0])
-                filled = copy.deepcopy(expression.options[label])
-            else:
-                filled = values if expression.layers else values[0]
-            _put(data, hole.place, filled)
-        return parse_recipe(data, self.origin.inside("recipe"))
+        for simplex in self.simplexes:
+            settled = simplex.settle(settled)
+        return settled
 
     def from_unit(self, vector: Iterable[float]) -> dict[str, Value]:
-        """Return the point at a vector of the unit cube, one coordinate a dimension."""
-        pairs = zip(self.dimensions, vector, strict=True)
-        return {dimension.name: dimension.from_unit(float(unit)) for dimension, unit in pairs}
+        """Return the point at a vector of the unit cube, one coordinate a dimension.
+
+        Coordinates of dimensions that do not exist there are not looked at.
+        """
+        units = [float(unit) for unit in vector]
+        pairs = zip(self.dimensions, units, strict=True)
+        point = {dimension.name: dimension.from_unit(unit) for dimension, unit in pairs}
+        by_name = dict(zip(point, units, strict=True))
+        for simplex in self.simplexes:
+            point |= simplex.from_unit([by_name[name] for name in simplex.dimensions])
+        existing: dict[str, Value] = {}
+        for dimension in self.dimensions:
+            if dimension.exists(existing):
+                existing[dimension.name] = point[dimension.name]
+        return existing
 
     def to_unit(self, point: Point) -> list[float]:
-        """Return the vector in the unit cube that stands for ``point``."""
-        return [dimension.to_unit(point[dimension.name]) for dimension in self.dimensions]
+        """Return the vector in the unit cube that stands for ``point``.
+
+        Dimensions that do not exist there are in the middle of theirs.
+
+        Raises:
+            SpaceError: if a dimension that exists there is missing.
+        """
+        settled = self.settle(point)
+        units = dict.fromkeys((dimension.name for dimension in self.dimensions), 0.5)
+        for dimension in self.dimensions:
+            if dimension.name in settled:
+                units[dimension.name] = dimension.to_unit(settled[dimension.name])
+        for simplex in self.simplexes:
+            if simplex.dimensions[0] in settled:
+                units |= zip(simplex.dimensions, simplex.to_unit(settled), strict=True)
+        return list(units.values())
+
+    def option_points(self) -> tuple[OptionPoint, ...]:
+        """Return a point for each option of each choice, everything else in the middle."""
+        return tuple(option_points(self.searched))
 
     def with_search(self, **changes: Any) -> "Space":
         """Return the space with other search settings; a value of None changes nothing."""
@@ -112,6 +157,14 @@ class Space:
     def merged_names(self) -> tuple[str, ...]:
         """Return the models that are merged: without those that only give tokens."""
         return self._model_names(lambda place: place[0] not in ("tokenizer", "tokenizer_source"))
+
+    def base_model(self) -> str | None:
+        """Return the base model, unless there are several to choose from; or None."""
+        base = self.document.recipe.get("base_model")
+        if isinstance(base, dict):
+            options = base.get("choice", [])
+            base = options[0] if len(options) == 1 else None
+        return base if isinstance(base, str) else None
 
     def _model_names(self, counts: Callable[[Place], bool]) -> tuple[str, ...]:
         found: dict[str, None] = {}
@@ -140,7 +193,7 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     """Check a search space given as plain data.
 
     Args:
-        data: The content of a space file.
+        data: The content of a space file, or of a file of mergekit-evolve.
         origin: Where it came from, for messages.
         name: Name of the study and of the default run directory.
 
@@ -151,7 +204,8 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
     origin = origin or Origin()
     if not isinstance(data, dict):
         raise SpaceError(
-            f"{origin.where()}: a search space is a mapping with 'recipe' and 'tasks', got "
+            f"{origin.where()}: a search space is a mapping with 'recipe' and 'tasks' (or a file "
+            "of mergekit-evolve, with 'genome' and 'tasks'), got "
             f"{type(data).__name__}"
         )
     if "recipe" not in data and "merge_method" in data:
@@ -159,28 +213,38 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
             f"{origin.where()}: this is a recipe, not a search space; put it below 'recipe:' and "
             "add 'tasks:', or use 'evomerge merge'"
         )
+    notes: tuple[str, ...] = ()
+    if "genome" in data:
+        converted = native_space(data, origin)
+        data, notes = converted.data, converted.notes
     document = validate(SpaceDocument, data, origin, SpaceError)
     recipe = locate_models(document.recipe, origin.folder)
+    recipe = expand_blocks(recipe, origin.inside("recipe"))
     folders = [_locate(name, origin.folder) for name in document.evaluation.task_dirs]
     evaluation = document.evaluation.model_copy(update={"task_dirs": folders})
     tasks = [_locate_lists(task, origin.folder) for task in document.tasks]
     document = document.model_copy(
         update={"recipe": recipe, "evaluation": evaluation, "tasks": tasks}
     )
-    holes, dimensions = _read_holes(recipe, origin.inside("recipe"))
-    if not dimensions:
+    if document.constraints.at_least:
+        constraints = read_constraints(document, recipe, origin)
+        document = document.model_copy(update={"constraints": constraints})
+    also = PAIR_PARAMETERS if document.select is not None else ()
+    holes = read_holes(recipe, origin.inside("recipe"), also=also)
+    if not holes.dimensions:
         raise SpaceError(
             f"{origin.where('recipe')}: nothing to search: give at least one value as "
             "{search: [low, high]} or {choice: [a, b]}"
         )
     check_optimizer(
         document.search.optimizer,
-        dimensions,
+        holes.dimensions,
         tuple(document.objective),
         origin.where("search", "optimizer"),
     )
-    space = Space(name, document, origin, holes, dimensions)
-    space.decode(space.from_unit([0.5] * len(dimensions)))
+    simplexes = read_simplexes(document.simplex, holes, origin.inside("simplex"))
+    space = Space(name, document, origin, holes, simplexes, notes)
+    check_options(holes, space.decode, origin.inside("recipe"))
     return space
 
 
@@ -195,78 +259,3 @@ def _locate_lists(task: TaskSettings, folder: Path) -> TaskSettings:
     lists = {"search_list": task.search_list, "holdout_list": task.holdout_list}
     found = {key: _locate(name, folder) for key, name in lists.items() if name is not None}
     return task.model_copy(update=found) if found else task
-
-
-def _read_holes(recipe: Any, origin: Origin) -> tuple[tuple[Hole, ...], tuple[Dimension, ...]]:
-    parsed = [(place, parse_expression(place, data, origin)) for place, data in find_holes(recipe)]
-    for place, expression in parsed:
-        for option in expression.options:
-            if any(find_holes(option)):
-                raise SpaceError(
-                    f"{origin.where(*place)}: an option of a choice holds another search "
-                    "expression; give the inner value a place of its own"
-                )
-    labels = [expression.name or _label(recipe, place) for place, expression in parsed]
-    unnamed = [label for label, (_, exp) in zip(labels, parsed, strict=True) if not exp.name]
-    labels = [
-        label if expression.name or unnamed.count(label) == 1 else show_place(place)
-        for label, (place, expression) in zip(labels, parsed, strict=True)
-    ]
-    holes: list[Hole] = []
-    dimensions: dict[str, Dimension] = {}
-    owners: dict[str, tuple[Place, Expression]] = {}
-    for label, (place, expression) in zip(labels, parsed, strict=True):
-        first_place, first = owners.setdefault(label, (place, expression))
-        if first != expression:
-            raise SpaceError(
-                f"{origin.where(*place)}: the name {label!r} is shared with "
-                f"{show_place(first_place)}, so both give the same search expression"
-            )
-        names = (
-            tuple(f"{label}[{anchor}]" for anchor in range(expression.layers))
-            if expression.layers
-            else (label,)
-        )
-        for name in names:
-            dimensions[name] = Dimension(
-                name=name,
-                kind=expression.kind,
-                low=expression.low,
-                high=expression.high,
-                log=expression.log,
-                choices=expression.labels,
-            )
-        holes.append(Hole(place, expression, names))
-    return tuple(holes), tuple(dimensions.values())
-
-
-def _label(recipe: Any, place: Place) -> str:
-    """Return a short readable name: model, parameter and filter where there are any."""
-    parameter = parameter_of(place)
-    if parameter is None:
-        return show_place(place)
-    parts: list[str] = []
-    node = recipe
-    filter_name = None
-    for key in place:
-        if isinstance(node, dict) and isinstance(node.get("model"), str):
-            parts.append(Path(node["model"]).name)
-        if isinstance(node, dict) and isinstance(node.get("filter"), str):
-            filter_name = node["filter"]
-        node = node[key]
-    if place[0] == "slices":
-        parts.insert(0, f"slice{place[1]}")
-    parts.append(parameter)
-    if filter_name:
-        parts.append(filter_name)
-    elif isinstance(place[-1], int):
-        parts[-1] += f"[{place[-1]}]"
-    return ".".join(parts)
-
-
-def _put(data: Any, place: Sequence[str | int], value: Any) -> None:
-    node: Any = data
-    for key in place[:-1]:
-        node = node[key]
-    if isinstance(node, Mapping | list):
-        node[place[-1]] = value  # type: ignore[index]

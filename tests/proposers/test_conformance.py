@@ -41,6 +41,12 @@ class TestTpe(BuiltIn):
     name = "tpe"
 
 
+class TestSurrogate(BuiltIn):
+    name = "surrogate"
+    num_trials = 12
+    num_known = 6
+
+
 class TestGp(BuiltIn):
     """It thinks for a second a question: small spaces, the larger ones among the slow tests."""
 

@@ -11,7 +11,8 @@ from evomerge.errors import EvaluationError, SpaceError
 from evomerge.evaluation import ItemScores, Objective, TaskItems, TaskScore, compare
 from evomerge.evaluation.rules import Improvement, UserFunction, Worst, improvement
 from evomerge.search import open_storage
-from evomerge.search.finalists import choose_finalists, pareto_front
+from evomerge.search.finalists import choose_finalists
+from evomerge.search.fronts import pareto_front
 from evomerge.space import parse_space
 from evomerge.user_code import load_callable
 

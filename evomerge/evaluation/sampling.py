@@ -1,0 +1,202 @@
+"""Scores of a whole item set from a part of it: stratified samples with a control.
+
+What earlier candidates got for the items says which of them tell candidates apart, and what to
+expect for each. Items on which they differed are drawn more often (Neyman 1934, "On the two
+different aspects of the representative method"); what the sample then shows is only how far a
+candidate is from the expectation. Inside a stratum every item is as likely as any other, so the
+estimate is unbiased for the whole set however good or bad the expectation is (Cochran 1977,
+"Sampling techniques", sections 5.5 and 7.1).
+"""
+
+import heapq
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from evomerge.evaluation.aggregations import RATIOS, is_smooth
+from evomerge.evaluation.scores import TaskItems, TaskScore
+
+__all__ = ["Expectation", "SampledScore", "Strata", "draw_items", "estimate_score", "make_strata"]
+
+Array = npt.NDArray[np.float64]
+
+MAX_BINS = 4
+LEAST_MEMBERS = 4
+LEAST_SPREAD = 0.5
+PRIOR_ITEMS = 4.0
+
+
+@dataclass(frozen=True, eq=False)
+class Strata:
+    """The items of one task, divided by how differently candidates do on them.
+
+    Attributes:
+        items: Every item, in the order of the split.
+        labels: Stratum of each item, from 0, shape ``(items,)``.
+        spreads: Expected deviation of a candidate's value inside each stratum, shape ``(strata,)``.
+    """
+
+    items: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    spreads: Array
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """What a candidate is expected to get for each item, before it is scored.
+
+    Attributes:
+        values: Expected values, shape ``(items,)``, in the order of the strata's items.
+        divisor: Mean of the items' denominators (1 but for ratios), the same for all candidates.
+    """
+
+    values: Array
+    divisor: float = 1.0
+
+
+@dataclass(frozen=True)
+class SampledScore:
+    """The score of one task, estimated from a part of its items.
+
+    Attributes:
+        score: The score; its error counts the items as a sample of all there could be.
+        stderr: The error of the estimate as one of the score on all of the task's items: 0 once all
+            were scored.
+        level: Mean value of an item, as estimated; nan for scores that are no function of a mean.
+    """
+
+    score: TaskScore
+    stderr: float
+    level: float
+
+
+def make_strata(items: Sequence[str], table: Array, *, order: bool = True) -> Strata:
+    """Divide items by what candidates got for them.
+
+    Items for which all got the same are apart from those on which they differed, which are divided
+    by their means. Strata of fewer than four items join their neighbours.
+
+    Args:
+        items: The items of one task.
+        table: Value of each item, shape ``(candidates, items)``; at least one candidate.
+        order: False makes one stratum of all: items are drawn evenly.
+    """
+    names = tuple(items)
+    means = table.mean(axis=0)
+    deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(names))
+    overall = float(np.sqrt(np.mean(deviations**2)))
+    if not order or overall == 0.0 or len(names) < 2 * LEAST_MEMBERS:
+        labels = np.zeros(len(names), dtype=np.int64)
+        return Strata(names, labels, np.array([overall or 1.0]))
+    differs = deviations > 1e-9 * overall
+    key = np.where(differs, 0.0, np.where(means > means.mean(), 1.0, -1.0))
+    # Of those that differ, bins of equal size by the mean.
+    ranks = np.argsort(np.argsort(means[differs], kind="stable"), kind="stable")
+    num_bins = min(MAX_BINS, max(1, int(differs.sum()) // (2 * LEAST_MEMBERS)))
+    key[differs] = 0.5 * (ranks * num_bins // max(len(ranks), 1)) / num_bins
+    labels = _join_small(key)
+    spreads = np.array(
+        [math.sqrt(np.mean(deviations[labels == one] ** 2)) for one in range(labels.max() + 1)]
+    )
+    return Strata(names, labels, np.maximum(spreads, LEAST_SPREAD * overall))
+
+
+def _join_small(key: Array) -> npt.NDArray[np.int64]:
+    """Return labels from 0 in the order of the keys; small groups join the next."""
+    groups = [np.flatnonzero(key == value) for value in np.unique(key)]
+    joined: list[npt.NDArray[np.int64]] = []
+    for group in groups:
+        if joined and (len(group) < LEAST_MEMBERS or len(joined[-1]) < LEAST_MEMBERS):
+            joined[-1] = np.concatenate([joined[-1], group])
+        else:
+            joined.append(group)
+    labels = np.empty(len(key), dtype=np.int64)
+    for label, group in enumerate(joined):
+        labels[group] = label
+    return labels
+
+
+def draw_items(
+    strata: Mapping[str, Strata], weights: Mapping[str, float], generator: np.random.Generator
+) -> Iterator[tuple[str, str]]:
+    """Yield every item once; any beginning is a stratified sample of all tasks.
+
+    Each stratum gets two items first. Then always the stratum whose next item lowers the variance
+    of the weighted sum of scores most (Wright 2012, "The equivalence of Neyman optimum allocation
+    for sampling and equal proportions for apportioning the U.S. House of Representatives").
+
+    Args:
+        strata: Task -> its items.
+        weights: Task -> weight of its score.
+        generator: Decides the order inside the strata.
+    """
+    orders: dict[tuple[str, int], list[int]] = {}
+    queue: list[tuple[float, int, str, int]] = []
+    for task, mine in strata.items():
+        for label in range(len(mine.spreads)):
+            members = np.flatnonzero(mine.labels == label)
+            orders[task, label] = generator.permutation(members).tolist()
+            heapq.heappush(queue, (-math.inf, len(queue), task, label))
+    taken = dict.fromkeys(orders, 0)
+    while queue:
+        _, place, task, label = heapq.heappop(queue)
+        order, count = orders[task, label], taken[task, label]
+        yield task, strata[task].items[order[count]]
+        taken[task, label] = count = count + 1
+        if count == len(order):
+            continue
+        share = len(order) / len(strata[task].items)
+        gain = abs(weights[task]) * share * strata[task].spreads[label]
+        priority = math.inf if count < 2 else gain / math.sqrt(count * (count + 1))
+        heapq.heappush(queue, (-priority, place, task, label))
+
+
+def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) -> SampledScore:
+    """Return the score that a candidate has on all items, from a part of them.
+
+    Args:
+        strata: The items, and how they were drawn.
+        expectation: What was expected before the draw.
+        sample: What the candidate got.
+    """
+    if not is_smooth(sample):
+        score = sample.summary()
+        left = max(0.0, 1.0 - len(sample.items) / len(strata.items))
+        return SampledScore(score, score.stderr * math.sqrt(left), math.nan)
+    place = {item: i for i, item in enumerate(strata.items)}
+    rows = np.array([place[item] for item in sample.items])
+    residuals = sample.values - expectation.values[rows]
+    labels = strata.labels[rows]
+    mean = float(expectation.values.mean())
+    inner = 0.0
+    pooled = float(np.mean(residuals**2))
+    for label in range(len(strata.spreads)):
+        mine = residuals[labels == label]
+        members = int((strata.labels == label).sum())
+        share = members / len(strata.items)
+        if not len(mine):
+            # Nothing of a stratum was drawn: the expectation stands, with the error it has.
+            inner += share**2 * pooled
+            continue
+        middle = float(mine.mean())
+        mean += share * middle
+        # A few equal items do not show that there is no spread.
+        squares = float(((mine - middle) ** 2).sum())
+        variance = (squares + PRIOR_ITEMS * pooled) / (len(mine) - 1 + PRIOR_ITEMS)
+        inner += share**2 * variance / len(mine) * (1.0 - len(mine) / members)
+    ratio = mean / expectation.divisor
+    rule = RATIOS[sample.aggregation]
+    slope = abs(rule.slope(ratio)) / expectation.divisor
+    spread = float(np.var(sample.values)) if len(rows) > 1 else math.nan
+    total = math.sqrt(inner + spread / len(strata.items))
+    score = TaskScore(
+        sample.metric,
+        float(rule.apply(ratio)),
+        slope * total,
+        len(sample.items),
+        sample.higher_is_better,
+    )
+    return SampledScore(score, slope * math.sqrt(inner), mean)
