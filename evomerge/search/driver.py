@@ -8,7 +8,7 @@ from itertools import chain
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, make_proposer
+from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -69,6 +69,7 @@ class Driver:
     ) -> None:
         self._space = space
         self._settings = space.document.search
+        check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
         self._info = pool.info
         self._monitor = monitor
@@ -180,7 +181,12 @@ class Driver:
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         return make_proposer(
-            self._space, self._settings, start=start, known=known, num_objectives=num
+            self._space,
+            self._settings,
+            start=start,
+            known=known,
+            num_objectives=num,
+            folder=self._space.origin.folder,
         )
 
     def _begin(self, baseline: Baseline) -> TrialRecord:

@@ -4,6 +4,14 @@ from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.holes import Hole
+from evomerge.space.optimizers import (
+    AUTO,
+    OPTIMIZERS,
+    Optimizer,
+    check_optimizer,
+    check_optimizer_name,
+    is_user_class,
+)
 from evomerge.space.racing import RacingSettings
 from evomerge.space.schema import (
     ConstraintSettings,
@@ -15,19 +23,25 @@ from evomerge.space.space import Space, load_space, parse_space
 from evomerge.space.writing import convert_genome
 
 __all__ = [
+    "AUTO",
     "BASELINE_WORDS",
+    "OPTIMIZERS",
     "Condition",
     "ConstraintSettings",
     "Dimension",
     "Hole",
     "ObjectiveSettings",
+    "Optimizer",
     "Point",
     "RacingSettings",
     "SearchSettings",
     "Space",
     "SpaceDocument",
     "Value",
+    "check_optimizer",
+    "check_optimizer_name",
     "convert_genome",
+    "is_user_class",
     "load_space",
     "mixture_point",
     "parse_space",

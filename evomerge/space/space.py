@@ -15,6 +15,7 @@ from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
 from evomerge.space.genome import native_space
 from evomerge.space.holes import Hole, Holes, fill, owner_of, read_holes
+from evomerge.space.optimizers import check_optimizer
 from evomerge.space.options import OptionPoint, check_options, option_points
 from evomerge.space.pairs import PAIR_PARAMETERS, choose_pairs
 from evomerge.space.schema import SpaceDocument
@@ -245,6 +246,12 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
             f"{origin.where('recipe')}: nothing to search: give at least one value as "
             "{search: [low, high]} or {choice: [a, b]}"
         )
+    check_optimizer(
+        document.search.optimizer,
+        holes.dimensions,
+        tuple(document.objective),
+        origin.where("search", "optimizer"),
+    )
     simplexes = read_simplexes(document.simplex, holes, origin.inside("simplex"))
     space = Space(name, document, origin, holes, simplexes, notes)
     check_options(holes, space.decode, origin.inside("recipe"))
