@@ -1,7 +1,7 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -22,6 +22,7 @@ from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
+from evomerge.search.warm_start import Hint
 from evomerge.space import Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
@@ -48,6 +49,7 @@ class Driver:
         seconds_before: Seconds of all earlier sessions.
         cache: What is known already.
         interrupted: Whether somebody asks for the end of the search.
+        hints: What an earlier run says.
 
     Raises:
         EvomergeError: if an objective cannot be made.
@@ -66,8 +68,10 @@ class Driver:
         seconds_before: float = 0.0,
         cache: ResultCache | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        hints: Sequence[Hint] = (),
     ) -> None:
         self._space = space
+        self._hints = hints
         self._settings = space.document.search
         check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
@@ -176,6 +180,9 @@ class Driver:
             (match.start, told if match.point is not None else _about(told, NEARBY * spread))
             for _, told, match in scored
         ]
+        own = [values[0] for values, _, each in scored if each.kind != "start"]
+        level = max(own, default=scored[0][0][0])
+        known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
         start = best.start
         if not self._settings.from_baselines:

@@ -140,6 +140,8 @@ class SpaceDocument(Document):
         objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
             list of tasks, each of which is an objective.
         constraints: What a candidate must hold to win.
+        start: Recipes that are scored first, as paths, as recipes or as ``{name, recipe}``; the
+            search starts from the best of them and of the baselines.
         search: How the space is searched.
         evaluation: How candidates are scored.
     """
@@ -152,6 +154,7 @@ class SpaceDocument(Document):
         default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
     )
     constraints: ConstraintSettings = ConstraintSettings()
+    start: list[str | dict[str, Any]] = Field(default_factory=list)
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
