@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.search import RunResult, Stage, Summary, TrialRecord, short_names
+from evomerge.search import CANDIDATES, RunResult, Stage, Summary, TrialRecord, short_names
 from evomerge.workers import PoolInfo
 
 __all__ = ["LiveDisplay", "PlainDisplay", "make_display", "spinner"]
@@ -125,7 +125,7 @@ class PlainDisplay:
             return
         if record.kind == "parent" and _better(record, self.parent):
             self.parent = record
-        if record.kind in ("proposed", "default") and _better(record, self.best):
+        if record.kind in CANDIDATES and _better(record, self.best):
             self.best = record
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:

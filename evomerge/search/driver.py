@@ -1,13 +1,14 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, make_proposer
+from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -21,10 +22,14 @@ from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
+from evomerge.search.warm_start import Hint
 from evomerge.space import Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
+
+NEARBY = 0.05
+"""Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
 
 
 class Driver:
@@ -44,6 +49,7 @@ class Driver:
         seconds_before: Seconds of all earlier sessions.
         cache: What is known already.
         interrupted: Whether somebody asks for the end of the search.
+        hints: What an earlier run says.
 
     Raises:
         EvomergeError: if an objective cannot be made.
@@ -62,9 +68,12 @@ class Driver:
         seconds_before: float = 0.0,
         cache: ResultCache | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        hints: Sequence[Hint] = (),
     ) -> None:
         self._space = space
+        self._hints = hints
         self._settings = space.document.search
+        check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
         self._info = pool.info
         self._monitor = monitor
@@ -166,13 +175,25 @@ class Driver:
             if match is not None and told.values is not None:
                 scored.append((told.values, told, match))
         _, _, best = max(scored, key=lambda each: each[0][0])
-        known = [(match.point, told) for _, told, match in scored if match.point is not None]
+        spread = max(each[0][0] for each in scored) - min(each[0][0] for each in scored)
+        known = [
+            (match.start, told if match.point is not None else _about(told, NEARBY * spread))
+            for _, told, match in scored
+        ]
+        own = [values[0] for values, _, each in scored if each.kind != "start"]
+        level = max(own, default=scored[0][0][0])
+        known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         return make_proposer(
-            self._space, self._settings, start=start, known=known, num_objectives=num
+            self._space,
+            self._settings,
+            start=start,
+            known=known,
+            num_objectives=num,
+            folder=self._space.origin.folder,
         )
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
@@ -198,3 +219,8 @@ class Driver:
 
     def _baseline_records(self) -> list[TrialRecord]:
         return [r for r in self._study.records.values() if r.kind != "proposed"]
+
+
+def _about(told: Told, error: float) -> Told:
+    """Return a result of a recipe that a point comes near to."""
+    return replace(told, stderrs=(error,) * len(told.values or ()))

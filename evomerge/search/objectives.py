@@ -9,8 +9,8 @@ from evomerge.evaluation import Estimate, ItemScores, Objective
 from evomerge.evaluation.rules import Improvement, Rule, UserFunction, Worst
 from evomerge.evaluation.sampling import SampledScore
 from evomerge.search.records import Summary
-from evomerge.search.user_functions import load_function
 from evomerge.space import ObjectiveSettings, Space
+from evomerge.user_code import load_callable
 from evomerge.workers import PoolInfo
 
 __all__ = ["ObjectiveFacts", "Objectives", "best_parents", "make_objectives", "needs_parents"]
@@ -205,4 +205,6 @@ def _rule(
         return Worst(tuple(weights))
     if settings.kind == "improvement":
         return Improvement(weights, {task: parents.get(task, 0.0) for task in weights})
-    return UserFunction(settings.kind, load_function(settings.kind, folder), tuple(weights))
+    return UserFunction(
+        settings.kind, load_callable(settings.kind, folder, role="objective"), tuple(weights)
+    )

@@ -14,7 +14,7 @@ from evomerge.errors import PrerequisiteError, StudyError
 
 __all__ = ["open_storage", "without_password"]
 
-optuna.logging.set_verbosity(optuna.logging.WARNING)
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 
 _SQLITE = "sqlite:///"
 _POSTGRESQL = "postgresql://"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from evomerge.methods import METHODS
 from evomerge.space.conditions import METHOD_PLACE
 from evomerge.space.dimensions import Value
-from evomerge.space.holes import Hole
+from evomerge.space.holes import Hole, owner_of
 from evomerge.space.pairs import pair_weight
 from evomerge.space.space import Space
 
@@ -72,7 +72,7 @@ def _value(
     high: float,
 ) -> float | None:
     if weights is not None:
-        owner = _owner(space.document.recipe, hole)
+        owner = owner_of(space.document.recipe, hole)
         if hole.parameter == "weight" and owner is not None:
             share = weights.get(owner, 0.0)
             if space.document.select is None:
@@ -95,17 +95,3 @@ def _usual_values(method: str | None) -> dict[str, float]:
         for parameter in spec.parameters
         if isinstance(parameter.usual, int | float)
     }
-
-
-def _owner(recipe: object, hole: Hole) -> str | None:
-    """Return the model whose own parameter a hole is."""
-    node = recipe
-    owner = None
-    for key in hole.place:
-        if isinstance(node, dict):
-            model = node.get("model")
-            owner = model if isinstance(model, str) else owner
-            node = node.get(str(key))
-        elif isinstance(node, list) and isinstance(key, int):
-            node = node[key]
-    return owner

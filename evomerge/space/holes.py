@@ -12,7 +12,7 @@ from evomerge.space.conditions import METHOD_PLACE, Methods, as_condition, eithe
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.expressions import Expression, find_holes, parameter_of, parse_expression
 
-__all__ = ["Hole", "Holes", "fill", "read_holes"]
+__all__ = ["Hole", "Holes", "fill", "owner_of", "read_holes"]
 
 Parsed = tuple[Place, Expression]
 
@@ -283,3 +283,17 @@ def _drop_parameters(data: Any, names: set[str]) -> None:
     elif isinstance(data, list):
         for value in data:
             _drop_parameters(value, names)
+
+
+def owner_of(recipe: object, hole: Hole) -> str | None:
+    """Return the model whose own parameter a hole is."""
+    node = recipe
+    owner = None
+    for key in hole.place:
+        if isinstance(node, dict):
+            model = node.get("model")
+            owner = model if isinstance(model, str) else owner
+            node = node.get(str(key))
+        elif isinstance(node, list) and isinstance(key, int):
+            node = node[key]
+    return owner

@@ -16,9 +16,10 @@ TABLE = np.random.default_rng(0).normal(size=(ITEMS, 2))
 
 def score_items(assignment):
     """Items of different difficulty, right where weights are near their best."""
-    weights = []
-    for model in assignment.recipe["models"]:
-        weights.append(float(np.mean(model.get("parameters", {}).get("weight", 1.0))))
+    weights = [
+        float(np.mean(model.get("parameters", {}).get("weight", 1.0)))
+        for model in assignment.recipe["models"]
+    ]
     tasks = {}
     for index, name in enumerate(("a", "b")):
         skill = 1.5 - 4 * abs(weights[index % len(weights)] - 0.7)
@@ -102,7 +103,7 @@ def test_interrupted_anywhere_it_races_the_same(harness, tmp_path, optimizer, wo
     counted = ItemPool(workers)
     whole.drive(counted)
     expected = whole.trials()
-    for stop in range(0, len(counted.scored), 3):
+    for stop in range(0, len(counted.scored), 5):
         parts = harness(f"stop{stop}", cache=tmp_path / f"cache{stop}", **settings)
         first, second = ItemPool(workers, stop_after=stop), ItemPool(workers)
         assert not parts.drive_until_stopped(first)
