@@ -65,6 +65,7 @@ class Study:
             ) from error
         self._attributes: dict[str, Any] = storage.get_study_user_attrs(self._id)
         self._ids: dict[int, int] = {}
+        self._last_id = -2  # no trial has the id after it
         self.records: dict[int, TrialRecord] = {}
         self._load()
         self.store_seconds = 0.0
@@ -103,14 +104,15 @@ class Study:
         template = create_trial(state=TrialState.RUNNING, user_attrs={BEGUN: content})
         with self._timed():
             trial_id = self.storage.create_new_trial(self._id, template_trial=template)
-            first = self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
-        if first != trial_id:
+            # Ids rise: with the one after our last, nobody has added a trial in between.
+            is_ours = trial_id == self._last_id + 1 or trial_id == self._find_id(number)
+        if not is_ours:
             raise StudyError(
                 f"the study {self.name!r} has a trial {number} that this run did not begin: "
                 "another process writes to it; stop that one, or use another --out or --storage"
             )
         record = TrialRecord(number, kind, name, "running", recipe, point, asked_after)
-        self._ids[number] = trial_id
+        self._ids[number] = self._last_id = trial_id
         self.records[number] = record
         return record
 
@@ -209,9 +211,10 @@ class Study:
             record = layout.read_trial(trial, self._attributes.get(f"holdout:{number}"))
             self.records[number] = record
             if record.state == "running":  # the others are never written again
-                self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(
-                    self._id, number
-                )
+                self._ids[number] = self._find_id(number)
+
+    def _find_id(self, number: int) -> int:
+        return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
 
 def _create(storage: BaseStorage, name: str, objectives: list[str]) -> None:
