@@ -22,6 +22,8 @@ _GLOBAL_STARTS = 4
 _LOCAL_STEP = 0.1
 _GROUP_STEP = 0.1
 _REDRAWN = 0.2
+_LOCAL_BOX = 0.2
+_GLOBAL_BOX = 0.1
 _MAX_STEPS = 50
 _POLISHED = 3
 _MAX_CHANGES = 20
@@ -83,23 +85,25 @@ class Explorer:
         before what each of them does.
         """
         features = self._features
-        points = np.zeros((count, features.count))
+        levels = np.zeros((count, features.count))
+        points = levels.copy()
         for rows in features.groups:
-            level = self._generator.random((count, 1))
+            levels[:, rows] = self._generator.random((count, 1))
             step = _GROUP_STEP if len(rows) > 1 else 0.0
             noise = step * self._generator.standard_normal((count, len(rows)))
-            points[:, rows] = np.clip(level + noise, 0.0, 1.0)
+            points[:, rows] = np.clip(levels[:, rows] + noise, 0.0, 1.0)
         self._draw_options(points, 1.0)
-        return points
+        return levels, points
 
     def around(self, centres: Array, count: int) -> Array:
         """Return points near some centres, shape ``(count, features)``."""
-        points = centres[np.arange(count) % len(centres)].copy()
+        anchors = centres[np.arange(count) % len(centres)]
+        points = anchors.copy()
         free = self._features.is_number
         points[:, free] += _LOCAL_STEP * self._generator.standard_normal((count, int(free.sum())))
         points[:, free] = np.clip(points[:, free], 0.0, 1.0)
         self._draw_options(points, _REDRAWN)
-        return points
+        return points, anchors
 
     def highest(
         self,
@@ -114,13 +118,14 @@ class Explorer:
             centres: Points that are good already, shape ``(centres, features)``.
             taken: Features, as bytes, of points that would say nothing new.
         """
-        starts = np.concatenate(
-            [
-                self._best(acquisition, self.around(centres, _NUM_LOCAL), _LOCAL_STARTS),
-                self._best(acquisition, self.anywhere(_NUM_GLOBAL), _GLOBAL_STARTS),
-            ]
-        )
-        climbed = self._climb(acquisition, self._legal(starts))
+        near, around = self.around(centres, _NUM_LOCAL)
+        levels, far = self.anywhere(_NUM_GLOBAL)
+        a = self._best(acquisition, near, _LOCAL_STARTS)
+        b = self._best(acquisition, far, _GLOBAL_STARTS)
+        starts = np.concatenate([near[a], far[b]])
+        anchors = np.concatenate([around[a], levels[b]])
+        boxes = np.concatenate([np.full(len(a), _LOCAL_BOX), np.full(len(b), _GLOBAL_BOX)])
+        climbed = self._climb(acquisition, self._legal(starts), anchors, boxes)
         order = np.argsort(-acquisition.values(climbed), kind="stable")
         ranked = self._legal(climbed[order])
         if self._has_steps:
@@ -130,7 +135,7 @@ class Explorer:
         for row in np.argsort(-worth, kind="stable"):
             if ranked[row].tobytes() not in taken:
                 return self._features.decode(ranked[row])
-        return self._features.decode(self.anywhere(1)[0])
+        return self._features.decode(self.anywhere(1)[0][0])
 
     @property
     def _has_steps(self) -> bool:
@@ -139,16 +144,20 @@ class Explorer:
     def _best(self, acquisition: Acquisition, points: Array, count: int) -> Array:
         legal = self._legal(points) if self._has_steps else points
         order = np.argsort(-acquisition.values(legal), kind="stable")
-        return legal[order[:count]]
+        return order[:count]
 
     def _legal(self, points: Array) -> Array:
         """Return the features of the points of the space that are nearest."""
         return np.array([self._features.encode(self._features.decode(each)) for each in points])
 
-    def _climb(self, acquisition: Acquisition, starts: Array) -> Array:
+    def _climb(
+        self, acquisition: Acquisition, starts: Array, anchors: Array, boxes: Array
+    ) -> Array:
         """Return where gradients lead to, all starts at once; options stay."""
         free = np.array([self._features.free(self._features.decode(each)) for each in starts])
-        lower, upper = np.where(free, 0.0, starts), np.where(free, 1.0, starts)
+        box = boxes[:, None]
+        lower = np.where(free, np.clip(np.minimum(anchors - box, starts), 0.0, 1.0), starts)
+        upper = np.where(free, np.clip(np.maximum(anchors + box, starts), 0.0, 1.0), starts)
 
         def loss(flat: Array) -> tuple[float, Array]:
             worth, slopes = acquisition.slopes(flat.reshape(starts.shape))
