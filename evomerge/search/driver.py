@@ -8,7 +8,7 @@ from itertools import chain
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
+from evomerge.proposers import Proposer, Told, check_user_class, choose, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -23,7 +23,7 @@ from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
-from evomerge.space import Space
+from evomerge.space import AUTO, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -187,6 +187,10 @@ class Driver:
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
+        if self._settings.optimizer == AUTO:
+            choice = choose(self._space, self._settings, num)
+            self._study.set_attribute("optimizer", {"name": choice.name, "reason": choice.reason})
+            self._monitor.note(f"optimizer {choice.name}: {choice.reason}")
         return make_proposer(
             self._space,
             self._settings,
