@@ -4,8 +4,8 @@ The two-parameter logistic model: a candidate of ability theta gets item i right
 ``sigmoid(slope_i * theta + intercept_i)``; the item's discrimination is its slope, its difficulty
 ``-intercept / slope``. It is fitted by marginal maximum a posteriori (Bock and Aitkin 1981,
 "Marginal maximum likelihood estimation of item parameters: application of an EM algorithm"), and a
-score on all items is what was seen, and the model's expectation of the rest: p-IRT of tinyBenchmarks
-(Polo et al. 2024, arXiv 2402.14992, section 4.2), which MERGE3 (Mencattini et al. 2025, arXiv
+score on all items is what was seen, and the model's expectation of the rest: p-IRT of
+tinyBenchmarks (Polo et al. 2024, arXiv 2402.14992), which MERGE3 (Mencattini et al. 2025, arXiv
 2502.10436) uses in a search. Values between 0 and 1 count as that much of a right answer.
 """
 
@@ -128,8 +128,9 @@ def _posteriors(right: Array, scored: Array, logits: Array) -> Array:
     """Return the posterior of each candidate's ability, shape ``(candidates, grid)``."""
     # log sigmoid(x) y + log sigmoid(-x) (1 - y) = x y - log(1 + exp(x))
     logs = right @ logits - scored @ np.logaddexp(0.0, logits) + LOG_PRIOR
-    weights: Array = np.exp(logs - logs.max(axis=1, keepdims=True))
-    return weights / weights.sum(axis=1, keepdims=True)
+    weights = np.exp(logs - logs.max(axis=1, keepdims=True))
+    normalized: Array = weights / weights.sum(axis=1, keepdims=True)
+    return normalized
 
 
 def _maximize(right: Array, scored: Array, logs: Array, intercepts: Array) -> tuple[Array, Array]:

@@ -98,16 +98,18 @@ def make_strata(
     means = table.mean(axis=0) if len(table) else np.zeros(len(names))
     deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(names))
     overall = float(np.sqrt(np.mean(deviations**2)))
-    if not order or overall == 0.0 or len(names) < 2 * LEAST_MEMBERS:
-        labels = np.zeros(len(names), dtype=np.int64)
-        return Strata(names, labels, np.array([overall or 1.0]))
+    if not overall > 0.0:  # none differ, or they are no numbers
+        overall = 1.0
+        order = False
+    if not order or len(names) < 2 * LEAST_MEMBERS:
+        return _one_stratum(names, overall)
     differs = deviations > 1e-9 * overall
     key = np.where(differs, 0.0, np.where(means > means.mean(), 1.0, -1.0))
     num_bins = min(MAX_BINS, max(1, int(differs.sum()) // (2 * LEAST_MEMBERS)))
     if most is not None:
         room = most - len(np.unique(key[~differs]))
         if room < 1:
-            return Strata(names, np.zeros(len(names), dtype=np.int64), np.array([overall]))
+            return _one_stratum(names, overall)
         num_bins = min(num_bins, room)
     # Of those that differ, bins of equal size by the mean.
     ranks = np.argsort(np.argsort(means[differs], kind="stable"), kind="stable")
@@ -117,6 +119,10 @@ def make_strata(
         [math.sqrt(np.mean(deviations[labels == one] ** 2)) for one in range(labels.max() + 1)]
     )
     return Strata(names, labels, np.maximum(spreads, LEAST_SPREAD * overall))
+
+
+def _one_stratum(names: tuple[str, ...], spread: float) -> Strata:
+    return Strata(names, np.zeros(len(names), dtype=np.int64), np.array([spread]))
 
 
 def _join_small(key: Array) -> npt.NDArray[np.int64]:
@@ -139,9 +145,10 @@ def draw_items(
 ) -> Iterator[tuple[str, str]]:
     """Yield every item once; any beginning is a stratified sample of all tasks.
 
-    Each stratum gets one item first, then each a second one. Then always the stratum whose next item lowers the variance
-    of the weighted sum of scores most (Wright 2012, "The equivalence of Neyman optimum allocation
-    for sampling and equal proportions for apportioning the U.S. House of Representatives").
+    Each stratum gets one item first, then each a second one. Then always the stratum whose next
+    item lowers the variance of the weighted sum of scores most (Wright 2012, "The equivalence of
+    Neyman optimum allocation for sampling and equal proportions for apportioning the U.S. House of
+    Representatives").
 
     Args:
         strata: Task -> its items.
