@@ -129,7 +129,8 @@ class PlainDisplay:
             return
         if record.kind == "parent" and _better(record, self.parent):
             self.parent = record
-        if record.kind in CANDIDATES and _better(record, self.best):
+        whole = record.state != "pruned"
+        if whole and record.kind in CANDIDATES and _better(record, self.best):
             self.best = record
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:
