@@ -19,7 +19,7 @@ from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
 if TYPE_CHECKING:
-    from evomerge.export import export_run, merge_recipe
+    from evomerge.export import export_front, export_run, merge_recipe
     from evomerge.recipe import Recipe, load_recipe
     from evomerge.search import RunResult, evaluate_recipe, open_run, run
     from evomerge.space import Space, load_space, parse_space
@@ -31,6 +31,7 @@ __all__ = [
     "Space",
     "__version__",
     "evaluate_recipe",
+    "export_front",
     "export_run",
     "load_recipe",
     "load_space",
@@ -50,6 +51,7 @@ _HOMES = {
     "load_space": "evomerge.space",
     "parse_space": "evomerge.space",
     "evaluate_recipe": "evomerge.search",
+    "export_front": "evomerge.export",
     "export_run": "evomerge.export",
     "merge_recipe": "evomerge.export",
 }

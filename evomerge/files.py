@@ -13,13 +13,15 @@ __all__ = ["import_file", "replacing"]
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, flush: bool = True) -> Iterator[BinaryIO]:
     """Give a file beside a path; at the end flush it to the disk and rename it.
 
     After an error nothing is left of it.
 
     Args:
         path: The file to make or replace; its folder must be there.
+        flush: Wait for the disk. Without it the file is whole or not there after the death of any
+            process, but after a power cut it may be there and damaged.
     """
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     beside = Path(name)
@@ -27,7 +29,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                os.fsync(file.fileno())
         beside.chmod(0o644)
         beside.replace(path)
     except BaseException:

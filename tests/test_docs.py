@@ -55,14 +55,15 @@ def test_the_space_of_the_readme_is_valid(tmp_path):
     assert len(parse_space(yaml.safe_load(text)).dimensions) == 7
 
 
-def test_the_space_of_the_reference_page_is_valid():
+def test_the_spaces_of_the_reference_page_are_valid():
     import yaml
 
     from evomerge.space import parse_space
 
     page = (ROOT / "docs" / "search-spaces.md").read_text()
-    (text,) = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
-    assert len(parse_space(yaml.safe_load(text)).dimensions) == 7
+    texts = re.findall(r"```yaml\n(.*?)```", page, flags=re.DOTALL)
+    spaces = [parse_space(yaml.safe_load(text)) for text in texts]
+    assert [len(space.dimensions) for space in spaces] == [7, 5, 3, 3]
 
 
 def test_links_between_pages_lead_somewhere():

@@ -26,4 +26,4 @@ def dashboard(
 
     opened = open_run(run)
     typer.echo(f"http://{host}:{port}/dashboard (Ctrl-C ends it)")
-    serve_dashboard(opened.storage_url, host=host, port=port)
+    serve_dashboard(opened.study, host=host, port=port)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.check import check
+from evomerge.cli.convert import convert
 from evomerge.cli.dashboard import dashboard
 from evomerge.cli.evaluate import evaluate
 from evomerge.cli.export import export
@@ -30,6 +31,7 @@ app = typer.Typer(
 )
 app.command()(run)
 app.command()(check)
+app.command()(convert)
 app.command()(merge)
 app.command()(export)
 app.command("eval")(evaluate)

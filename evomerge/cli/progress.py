@@ -13,7 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from evomerge.search import RunResult, Stage, Summary, TrialRecord, short_names
+from evomerge.search import CANDIDATES, RunResult, Stage, Summary, TrialRecord, short_names
 from evomerge.workers import PoolInfo
 
 __all__ = ["LiveDisplay", "PlainDisplay", "make_display", "spinner"]
@@ -56,8 +56,8 @@ class PlainDisplay:
         self._num_parents = num_parents
         self._info: PoolInfo | None = None
         self._stage: Stage = "baselines"
-        self._total = 0
-        self._done = 0
+        self._total = 0.0
+        self._done = 0.0
         self._items_done = 0
         self._started = time.monotonic()
         self.best: TrialRecord | None = None
@@ -94,14 +94,20 @@ class PlainDisplay:
             f"{sum(items['holdout'].values())} held-out items, ready in {info.load_seconds:.1f} s"
         )
 
-    def stage(self, name: Stage, *, total: int, done: int) -> None:
+    def note(self, text: str) -> None:
+        """Show it."""
+        self._say(text)
+
+    def stage(self, name: Stage, *, total: float, done: float) -> None:
         """Begin a stage."""
         self._stage, self._total, self._done = name, total, done
-        self._say(f"{_STAGES[name]}: {total - done} to score" + (f", {done} there" * bool(done)))
+        self._say(
+            f"{_STAGES[name]}: {total - done:.0f} to go" + (f", {done:.0f} there" * bool(done))
+        )
 
-    def finished(self, record: TrialRecord, stage: Stage) -> None:
+    def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Take one result and show it."""
-        self._done += 1
+        self._done, self._total = done, total
         self._note(record, stage)
         self._show(record, stage)
 
@@ -123,12 +129,13 @@ class PlainDisplay:
             return
         if record.kind == "parent" and _better(record, self.parent):
             self.parent = record
-        if record.kind in ("proposed", "default") and _better(record, self.best):
+        whole = record.state != "pruned"
+        if whole and record.kind in CANDIDATES and _better(record, self.best):
             self.best = record
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:
         summary = _summary(record, stage)
-        head = f"[{self._done:>3}/{self._total}] {Path(record.label).name}"
+        head = f"[{self._done:>3.0f}/{self._total:.0f}] {Path(record.label).name}"
         if summary is None:
             reason = record.reason or "no score on the held-out items"
             self._say(f"{head}: failed: {reason}")
@@ -137,6 +144,8 @@ class PlainDisplay:
         scores = zip(names, summary.tasks.values(), strict=True)
         tasks = "  ".join(f"{name} {score.value:.3f}" for name, score in scores)
         line = f"{head}: {_number(summary)}  ({tasks})"
+        if record.state == "pruned" and stage == "search":
+            line += f"  stopped after {summary.num_items} items"
         if self.best is not None and stage == "search":
             line += f"  best {_value(self.best)} ({self.best.label})"
             if self.parent is not None:
@@ -202,7 +211,7 @@ class LiveDisplay(PlainDisplay):
             expand=True,
         )
         progress.add_task(
-            f"{self._name}  {_STAGES[self._stage]}", completed=self._done, total=self._total
+            f"{self._name}  {_STAGES[self._stage]}", completed=round(self._done), total=self._total
         )
         return progress
 
@@ -242,7 +251,10 @@ def _summary(record: TrialRecord, stage: Stage) -> Summary | None:
 
 
 def _better(record: TrialRecord, other: TrialRecord | None) -> bool:
-    return other is None or (record.value or 0.0) > (other.value or 0.0)
+    if other is None:
+        return True
+    mine, theirs = ((-each.violation, each.value or 0.0) for each in (record, other))
+    return mine > theirs
 
 
 def _value(record: TrialRecord) -> str:

@@ -1,5 +1,7 @@
 """Tables that commands print at their end."""
 
+from pathlib import Path
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -9,11 +11,15 @@ from evomerge.search import (
     RunDirectory,
     RunResult,
     Summary,
+    score_columns,
+    short_constraint,
     short_names,
     trial_name,
 )
 
 __all__ = ["print_inspection", "print_result", "print_summary"]
+
+_FRONT_ERRORS = 4
 
 
 def print_result(result: RunResult, directory: RunDirectory) -> None:
@@ -26,9 +32,9 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         title=f"{result.space}: held-out items, mean ± standard error",
         title_justify="left",
     )
-    tasks = list(winner.holdout.tasks) if winner.holdout else []
+    first, tasks = score_columns(result)
     table.add_column("", no_wrap=True, overflow="ellipsis")
-    for heading in ("objective", *short_names(tasks), "winner is better by"):
+    for heading in (first, *short_names(tasks), "winner is better by"):
         table.add_column(heading, justify="right")
     versus = {v.baseline.number: v.comparison for v in result.comparisons}
     for record in (winner, *(r for r in result.baselines if r.number != winner.number)):
@@ -48,12 +54,13 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
     console.print(escape(_verdict(result)), highlight=False)
     if result.optimism is not None:
         console.print(result.optimism.sentence(), highlight=False)
-    if result.pareto_front:
-        _print_front(console, result)
+    _print_constraints(console, result)
+    _print_front(console, result)
     failed = sum(record.state == "failed" for record in result.trials)
+    stopped = sum(record.state == "pruned" for record in result.trials)
     console.print(
-        f"{len(result.trials)} trials ({failed} failed), {result.item_evaluations:,} item "
-        f"evaluations, {result.seconds['total']:.0f} s",
+        f"{len(result.trials)} trials ({stopped} stopped early, {failed} failed), "
+        f"{result.item_evaluations:,} item evaluations, {result.seconds['total']:.0f} s",
         highlight=False,
     )
     for name, path in (
@@ -64,23 +71,54 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         console.print(f"{name}: {path}", highlight=False, soft_wrap=True, markup=False)
 
 
+def _print_constraints(console: Console, result: RunResult) -> None:
+    """Print whether the winner holds each constraint on the held-out items."""
+    verdicts = result.winner_verdicts
+    if not verdicts:
+        return
+    if not all(verdict.holds for verdict in verdicts):
+        console.print(
+            "[bold red]no finalist holds every constraint on the held-out items; the winner is the "
+            "one that violates them least[/]",
+            highlight=False,
+        )
+    for verdict in verdicts:
+        word = "[green]holds[/]" if verdict.holds else "[bold red]VIOLATED[/]"
+        text = escape(f"{short_constraint(verdict, result)}: {verdict.measured()}")
+        console.print(f"{word} {text}", highlight=False)
+
+
 def _print_front(console: Console, result: RunResult) -> None:
-    """Print the finalists that none surpasses in all objectives."""
-    table = Table(
-        box=None,
-        pad_edge=False,
-        title="Pareto front of the finalists, held-out items",
-        title_justify="left",
-    )
+    """Print the finalists that none surpasses in all objectives, in as many columns as fit."""
+    if result.fronts is None:
+        return
+    fronts = result.fronts
+    cover = fronts.coverage["holdout"]
+    table = Table(box=None, pad_edge=False)
     table.add_column("", no_wrap=True, overflow="ellipsis")
-    for heading in result.objective_names:
-        table.add_column(heading, justify="right")
-    for record in result.pareto_front:
-        if record.holdout is not None:
-            each = record.holdout.objectives.values()
-            table.add_row(
-                trial_name(record), *[f"{value.value:.3f} ± {value.stderr:.3f}" for value in each]
-            )
+    names = short_names(list(result.objective_names))
+    with_errors = len(names) <= _FRONT_ERRORS
+    for heading in names:
+        table.add_column(heading, justify="right", overflow="fold")
+    if fronts.surpassed:
+        table.add_column("surpassed by", overflow="fold")
+    for record in fronts.holdout:
+        if record.holdout is None:
+            continue
+        cells = [
+            f"{each.value:.3f} ± {each.stderr:.3f}" if with_errors else f"{each.value:.3f}"
+            for each in record.holdout.objectives.values()
+        ]
+        if fronts.surpassed:
+            labels = fronts.surpassed.get(record.number, ())
+            cells.append(escape(", ".join(Path(label).name for label in labels)))
+        is_winner = record.number == result.winner.number
+        table.add_row(trial_name(record), *cells, style="bold" if is_winner else "")
+    console.print(
+        f"Pareto front: {len(fronts.holdout)} of {len(result.finalists)} finalists, held-out items "
+        f"(hypervolume {cover.total:.4f}, baselines {cover.baselines:.4f})",
+        highlight=False,
+    )
     console.print(table)
 
 
@@ -90,6 +128,8 @@ def _verdict(result: RunResult) -> str:
         return "no parent has held-out scores to compare with"
     low, high = best.comparison.interval
     name = best.baseline.label
+    if result.objective_names:
+        name += f", in {result.objective_names[0]}"
     if low > 0:
         how = "better than the best parent"
     elif high < 0:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 __all__ = ["items_table", "read_items", "read_metadata", "write_items", "write_table"]
 
 _WORDS = ("task", "metric", "aggregation")
+_FLAGS = ("higher_is_better", "guides")
+_NUMBERS = ("value", "weight")
+_COLUMNS = (*_WORDS, *_FLAGS, "item", *_NUMBERS, "detail")
 
 
 def items_table(scores: ItemScores) -> "pa.Table":
@@ -25,58 +28,48 @@ def items_table(scores: ItemScores) -> "pa.Table":
     """
     import pyarrow as pa
 
-    rows: list[dict[str, Any]] = []
-    values = [np.empty(0)]
+    columns: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
     for guides, group in ((False, scores.by_task), (True, scores.smooth)):
         for name, task in group.items():
-            values.append(task.values)
-            same = {
-                "task": name,
-                "metric": task.metric,
-                "higher_is_better": task.higher_is_better,
-                "aggregation": task.aggregation,
-                "guides": guides,
-            }
-            rows += [
-                {
-                    **same,
-                    "item": item,
-                    "weight": None if task.weights is None else float(task.weights[place]),
-                    "detail": None if task.details is None else task.details[place],
-                }
-                for place, item in enumerate(task.items)
-            ]
-
-    def column(name: str, kind: Any) -> Any:
-        return pa.array([row[name] for row in rows], kind)
-
-    table = {name: column(name, pa.string()).dictionary_encode() for name in _WORDS}
-    table |= {name: column(name, pa.bool_()) for name in ("higher_is_better", "guides")}
-    table |= {"item": column("item", pa.string()), "value": pa.array(np.concatenate(values))}
-    table |= {"weight": column("weight", pa.float64()), "detail": column("detail", pa.string())}
-    return pa.table(table)
+            count = len(task.items)
+            columns["task"] += [name] * count
+            columns["metric"] += [task.metric] * count
+            columns["aggregation"] += [task.aggregation] * count
+            columns["higher_is_better"] += [task.higher_is_better] * count
+            columns["guides"] += [guides] * count
+            columns["item"] += task.items
+            columns["value"] += task.values.tolist()
+            columns["weight"] += [None] * count if task.weights is None else task.weights.tolist()
+            columns["detail"] += [None] * count if task.details is None else task.details
+    kinds = dict.fromkeys(_FLAGS, pa.bool_()) | dict.fromkeys(_NUMBERS, pa.float64())
+    table = {name: pa.array(columns[name], kinds.get(name, pa.string())) for name in _COLUMNS}
+    return pa.table(table | {name: table[name].dictionary_encode() for name in _WORDS})
 
 
-def write_table(table: "pa.Table", path: Path) -> None:
+def write_table(table: "pa.Table", path: Path, *, flush: bool = True) -> None:
     """Write a Parquet file beside, flush it to the disk and rename it."""
     from pyarrow import parquet
 
-    with replacing(Path(path)) as file:
-        parquet.write_table(table, file, compression="zstd")
+    with replacing(Path(path), flush=flush) as file:
+        parquet.write_table(table, file, compression="zstd", write_page_checksum=True)
 
 
-def write_items(scores: ItemScores, path: Path, metadata: dict[str, str] | None = None) -> None:
+def write_items(
+    scores: ItemScores, path: Path, metadata: dict[str, str] | None = None, *, flush: bool = True
+) -> None:
     """Write item scores.
 
     Args:
         scores: What to write.
         path: The file.
         metadata: Kept in the file's schema.
+        flush: Wait for the disk; without it, a power cut may leave a damaged file, which is noticed
+            when it is read.
     """
     table = items_table(scores)
     if metadata:
         table = table.replace_schema_metadata(metadata)
-    write_table(table, path)
+    write_table(table, path, flush=flush)
 
 
 def read_items(path: Path) -> ItemScores:
@@ -122,7 +115,7 @@ def _read(path: Path) -> "pa.Table":
     from pyarrow import parquet
 
     try:
-        return parquet.read_table(path, partitioning=None)
+        return parquet.read_table(path, partitioning=None, page_checksum_verification=True)
     except (OSError, pa.ArrowInvalid) as exc:
         raise EvaluationError(f"{path}: not a file of per-item results: {exc}") from exc
 

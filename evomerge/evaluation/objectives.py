@@ -70,6 +70,31 @@ class Objective:
         count = sum(len(task.items) for task in tasks.values())
         return Estimate(self._rule.value(points), stderr, count)
 
+    def combine(
+        self, points: "Mapping[str, TaskScore]", errors: Mapping[str, float]
+    ) -> tuple[float, float]:
+        """Return the objective of task scores that are estimates of their own, and its error.
+
+        Tasks count as independent of each other.
+
+        Args:
+            points: Task -> score.
+            errors: Task -> its error.
+
+        Raises:
+            EvaluationError: if the rule fails on the scores.
+        """
+        value = self._rule.value(points)
+        slopes = self._rule.slopes(points)
+        if slopes is not None:
+            return value, math.hypot(*(slope * errors[name] for name, slope in slopes.items()))
+        generator = np.random.default_rng(self.seed)
+        draws = {
+            name: points[name].value + errors[name] * generator.standard_normal(SLOW_SAMPLES)
+            for name in self.weights
+        }
+        return value, _spread(self._rule.many(points, draws))
+
     def _tasks(self, scores: "ItemScores") -> "dict[str, TaskItems]":
         for name in self.weights:
             if name not in scores.by_task:

@@ -1,15 +1,16 @@
 """What a run measured, in the words of a model card."""
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import json
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from evomerge.export.card import ScoreRow
 
 if TYPE_CHECKING:
     from evomerge.evaluation import Estimate, TaskScore
-    from evomerge.search import Summary, TrialRecord
+    from evomerge.search import OpenRun, Summary, TrialRecord, Verdict
 
-__all__ = ["card_note", "card_rows"]
+__all__ = ["card_note", "card_rows", "read_result", "read_verdicts"]
 
 
 def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[ScoreRow]:
@@ -30,7 +31,7 @@ def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[S
         if summary is None:
             continue
         scores: dict[str, Estimate | TaskScore] = {
-            "objective": summary.objective,
+            **(summary.objectives or {"objective": summary.objective}),
             **summary.tasks,
         }
         found.append(
@@ -39,8 +40,10 @@ def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[S
     return found
 
 
-def card_note(run: str, record: "TrialRecord", seed: int) -> str:
-    """Return the sentence that says how the recipe was found and how it was scored."""
+def card_note(
+    run: str, record: "TrialRecord", seed: int, verdicts: "Sequence[Verdict]" = ()
+) -> str:
+    """Return how the recipe was found, how it was scored, and what became of constraints."""
     if record.holdout:
         scored = "The scores are on items that the search never saw."
     else:
@@ -48,4 +51,33 @@ def card_note(run: str, record: "TrialRecord", seed: int) -> str:
             "The scores are on the items that guided the search, so they are too optimistic: this "
             "trial was not scored on held-out items."
         )
-    return f"Found by the search `{run}` with seed {seed}, as {record.label}. {scored}"
+    note = f"Found by the search `{run}` with seed {seed}, as {record.label}. {scored}"
+    if not verdicts:
+        return note
+    held = all(verdict.holds for verdict in verdicts)
+    lines = [
+        note,
+        "",
+        "Constraints, on the same items:" if held else "**It violates a constraint**:",
+        "",
+    ]
+    for verdict in verdicts:
+        word = "holds" if verdict.holds else "violated"
+        lines.append(f"* {verdict.name}: {word} ({verdict.measured()})")
+    return "\n".join(lines)
+
+
+def read_verdicts(run: "OpenRun", number: int) -> "tuple[Verdict, ...]":
+    """Return what ``result.json`` says of a trial's constraints; nothing unless a finalist."""
+    from evomerge.search import Verdict
+
+    for entry in read_result(run).get("finalists", ()):
+        if entry["trial"] == number:
+            return tuple(Verdict.from_dict(each) for each in entry.get("constraints", ()))
+    return ()
+
+
+def read_result(run: "OpenRun") -> dict[str, Any]:
+    """Return the content of ``result.json``; empty while a run is under way."""
+    path = run.directory.result
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

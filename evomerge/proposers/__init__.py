@@ -1,7 +1,19 @@
 """Proposers: ask for a point, tell its score."""
 
+from evomerge.proposers.auto import Choice, choose
 from evomerge.proposers.base import Proposer, Told, UnitSpace
 from evomerge.proposers.make import PROPOSERS, make_proposer
-from evomerge.proposers.optuna_samplers import distribution
+from evomerge.proposers.optuna_study import distribution
+from evomerge.proposers.user import check_user_class
 
-__all__ = ["PROPOSERS", "Proposer", "Told", "UnitSpace", "distribution", "make_proposer"]
+__all__ = [
+    "PROPOSERS",
+    "Choice",
+    "Proposer",
+    "Told",
+    "UnitSpace",
+    "check_user_class",
+    "choose",
+    "distribution",
+    "make_proposer",
+]

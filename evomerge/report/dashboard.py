@@ -1,13 +1,19 @@
 """The Optuna dashboard, behind one function."""
 
 from evomerge.errors import PrerequisiteError
-from evomerge.search import open_storage
+from evomerge.report.readable_storage import ReadableStorage
+from evomerge.search import Study
 
 __all__ = ["serve_dashboard"]
 
 
-def serve_dashboard(storage_url: str, *, host: str, port: int) -> None:
+def serve_dashboard(study: Study, *, host: str, port: int) -> None:
     """Serve the dashboard until it is interrupted.
+
+    Args:
+        study: What is shown, with the other studies of its storage.
+        host: Address to listen on.
+        port: Port to listen on.
 
     Raises:
         PrerequisiteError: if optuna-dashboard is not installed.
@@ -18,4 +24,4 @@ def serve_dashboard(storage_url: str, *, host: str, port: int) -> None:
         raise PrerequisiteError(
             "the dashboard is an extra: pip install 'evomerge[dashboard]'"
         ) from error
-    run_server(open_storage(storage_url), host=host, port=port)
+    run_server(ReadableStorage(study), host=host, port=port)

@@ -6,10 +6,13 @@ from pathlib import Path
 import yaml
 
 from evomerge.report.figures import holdout_figure, parameter_figure, search_figure
+from evomerge.report.front_figures import front_figure, hypervolume_figure
 from evomerge.search import (
     RunResult,
     Summary,
     TrialRecord,
+    score_columns,
+    short_constraint,
     short_names,
     trial_name,
     write_atomically,
@@ -24,11 +27,11 @@ body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; mar
        padding: 0 1rem; }
 h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2.2rem; }
 .sub { color: #666; margin-top: .2rem; }
-table { border-collapse: collapse; }
+table { border-collapse: collapse; margin-bottom: 1.2rem; }
 td, th { padding: .25rem .8rem; text-align: right; white-space: nowrap; }
 th { border-bottom: 1px solid #bbb; font-weight: 600; }
 td:first-child, th:first-child { text-align: left; padding-left: 0; }
-tr.winner { font-weight: 700; } .verdict { font-size: 1.1rem; }
+tr.winner { font-weight: 700; } .bad { color: #b3261e; } .verdict { font-size: 1.1rem; }
 pre { background: #f6f6f6; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 .wide { overflow-x: auto; }
 """
@@ -43,6 +46,11 @@ def write_report(result: RunResult, space: Space, path: Path) -> None:
         ("Held-out items", holdout_figure(result)),
         ("What the candidates had", parameter_figure(result, space)),
     ]
+    if result.fronts is not None:
+        figures[:0] = [
+            ("The objectives against each other", front_figure(result)),
+            ("Hypervolume", hypervolume_figure(result)),
+        ]
     facts = (
         f"{len(result.trials)} trials, {len(space.dimensions)} dimensions, {settings.optimizer}, "
         f"seed {result.seed}, {result.item_evaluations:,} item evaluations, "
@@ -56,6 +64,7 @@ def write_report(result: RunResult, space: Space, path: Path) -> None:
         f"<p class='sub'>{_text(facts)}</p>",
         f"<p class='verdict'>{_verdict(result)}</p>",
         f"<p>{_text(result.optimism.sentence())}</p>" if result.optimism else "",
+        _constraints(result),
         _table(result),
         _front(result),
     ]
@@ -76,48 +85,94 @@ def _verdict(result: RunResult) -> str:
     if best is None:
         return f"Winner: {winner}."
     low, high = best.comparison.interval
+    where = f" in {_text(result.objective_names[0])}" if result.objective_names else ""
     how = "better" if low > 0 else "worse" if high < 0 else "not significantly different"
     than = "than" if how != "not significantly different" else "from"
     return (
         f"Winner: {winner}, {how} {than} the best parent "
-        f"<code>{_text(best.baseline.label)}</code>: "
+        f"<code>{_text(best.baseline.label)}</code>{where}: "
         f"difference {best.comparison.difference:+.3f} (95 %: {low:+.3f} to {high:+.3f}, "
         f"p = {best.comparison.p_value:.2g})."
     )
 
 
 def _table(result: RunResult) -> str:
-    tasks = list(result.winner.holdout.tasks) if result.winner.holdout else []
-    names = ("held-out items", "objective", *short_names(tasks))
+    first, tasks = score_columns(result)
+    names = ("held-out items", first, *short_names(tasks))
     head = "".join(f"<th>{_text(name)}</th>" for name in names)
     rows = [f"<tr>{head}<th>search items</th><th>winner is better by</th><th>p</th></tr>"]
     versus = {v.baseline.number: v.comparison for v in result.comparisons}
     records = [result.winner]
     records += [r for r in result.baselines if r.number != result.winner.number]
     for record in records:
-        first = record is result.winner
-        cells = [f"winner ({record.label})" if first else trial_name(record)]
+        is_winner = record is result.winner
+        cells = [f"winner ({record.label})" if is_winner else trial_name(record)]
         cells += _cells(record.holdout, tasks)
         cells.append(_value(record.search))
         compared = versus.get(record.number)
         cells.append(f"{compared.difference:+.3f} ± {compared.stderr:.3f}" if compared else "")
         cells.append(f"{compared.p_value:.1g}" if compared else "")
         body = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
-        rows.append(f"<tr class='{'winner' if first else ''}'>{body}</tr>")
+        rows.append(f"<tr class='{'winner' if is_winner else ''}'>{body}</tr>")
     return f"<div class='wide'><table>{''.join(rows)}</table></div>"
 
 
-def _front(result: RunResult) -> str:
-    if not result.pareto_front:
+def _constraints(result: RunResult) -> str:
+    """Return a line a constraint: whether the winner holds it, and how sure that is."""
+    verdicts = result.winner_verdicts
+    if not verdicts:
         return ""
-    head = "".join(f"<th>{_text(name)}</th>" for name in ("", *result.objective_names))
+    lines = []
+    if not all(verdict.holds for verdict in verdicts):
+        lines.append(
+            "<p class='verdict bad'>No finalist holds every constraint on the held-out items; the "
+            "winner is the one that violates them least.</p>"
+        )
+    rows = ["<tr><th>constraint, held-out items</th><th></th><th>winner is better by</th></tr>"]
+    for verdict in verdicts:
+        word = "holds" if verdict.holds else "<b class='bad'>violated</b>"
+        cells = (_text(short_constraint(verdict, result)), word, _text(verdict.measured()))
+        rows.append("<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>")
+    lines.append(f"<div class='wide'><table>{''.join(rows)}</table></div>")
+    return "".join(lines)
+
+
+def _front(result: RunResult) -> str:
+    if result.fronts is None:
+        return ""
+    fronts = result.fronts
+    names = short_names(list(result.objective_names))
+    surpassed = ["surpassed by"] if fronts.surpassed else []
+    head = "".join(f"<th>{_text(name)}</th>" for name in ("held-out items", *names, *surpassed))
     rows = [f"<tr>{head}</tr>"]
-    for record in result.pareto_front:
+    for record in fronts.holdout:
         estimates = record.holdout.objectives.values() if record.holdout else ()
         cells = [trial_name(record), *[f"{e.value:.3f} ± {e.stderr:.3f}" for e in estimates]]
-        rows.append("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in cells) + "</tr>")
-    title = "Pareto front of the finalists, held-out items"
-    return f"<h2>{title}</h2><div class='wide'><table>{''.join(rows)}</table></div>"
+        if surpassed:
+            labels = fronts.surpassed.get(record.number, ())
+            cells.append(", ".join(Path(label).name for label in labels))
+        is_winner = record.number == result.winner.number
+        body = "".join(f"<td>{_text(cell)}</td>" for cell in cells)
+        rows.append(f"<tr class='{'winner' if is_winner else ''}'>{body}</tr>")
+    out = sum(not all(v.holds for v in result.verdicts.get(r.number, ())) for r in result.finalists)
+    left_out = f", {out} of which violate a constraint there" if out else ""
+    text = (
+        f"Of {len(result.finalists)} finalists{left_out}, these are left: none is better than "
+        "another in one objective without being worse in another. "
+        f"The Pareto front on the search items has {len(fronts.search)} candidates. "
+    )
+    text += " ".join(
+        f"Hypervolume on the {what} items above the worst baselines: {cover.total:.4f}, of the "
+        f"baselines alone {cover.baselines:.4f}" + ("." if cover.exact else " (estimated).")
+        for what, cover in (
+            ("search", fronts.coverage["search"]),
+            ("held-out", fronts.coverage["holdout"]),
+        )
+    )
+    return (
+        f"<h2>Pareto front</h2><p>{_text(text)}</p>"
+        f"<div class='wide'><table>{''.join(rows)}</table></div>"
+    )
 
 
 def _cells(summary: Summary | None, tasks: list[str]) -> list[str]:

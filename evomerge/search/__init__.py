@@ -3,6 +3,7 @@
 from evomerge.search.baselines import Baseline, baselines, find_models, parent_recipe
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.evaluate import evaluate_recipe
+from evomerge.search.fronts import Coverage, Fronts, search_front
 from evomerge.search.inspection import Inspection, ModelRow, inspect_file
 from evomerge.search.item_views import (
     TaskComparison,
@@ -11,16 +12,22 @@ from evomerge.search.item_views import (
     item_values,
     trial_items,
 )
+from evomerge.search.layout import read_trial
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
-from evomerge.search.names import short_names, trial_name
+from evomerge.search.names import score_columns, short_constraint, short_names, trial_name
 from evomerge.search.opening import OpenRun, open_run
-from evomerge.search.records import Summary, TrialRecord
+from evomerge.search.records import CANDIDATES, Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
 from evomerge.search.run import run, worker_spec
-from evomerge.search.study import Study, open_storage
+from evomerge.search.storage import open_storage
+from evomerge.search.study import Study
+from evomerge.search.verdicts import Verdict
 
 __all__ = [
+    "CANDIDATES",
     "Baseline",
+    "Coverage",
+    "Fronts",
     "Inspection",
     "ModelRow",
     "Monitor",
@@ -33,6 +40,7 @@ __all__ = [
     "Summary",
     "TaskComparison",
     "TrialRecord",
+    "Verdict",
     "VersusBaseline",
     "baselines",
     "compare_trials",
@@ -44,7 +52,11 @@ __all__ = [
     "open_run",
     "open_storage",
     "parent_recipe",
+    "read_trial",
     "run",
+    "score_columns",
+    "search_front",
+    "short_constraint",
     "short_names",
     "trial_items",
     "trial_name",

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.methods import METHODS
+from evomerge.recipe import parse_recipe
 from evomerge.search.records import Kind
-from evomerge.space import Point, Space, mixture_point, usual_point
+from evomerge.space import Point, Space, mixture_point, nearest_point, usual_point
 
 __all__ = ["Baseline", "baselines", "find_models", "parent_recipe"]
 
@@ -19,7 +20,8 @@ class Baseline:
 
     Attributes:
         kind: What it is.
-        name: A model's name, or ``average`` or ``default``.
+        name: A model's name, ``average`` or ``default``; where the space has several merge methods,
+            ``default METHOD``; or as the space names a start.
         recipe: The recipe as plain data.
         point: Its own point of the space, where it is one.
         start: The point of the space that comes nearest to it.
@@ -35,19 +37,14 @@ class Baseline:
 def find_models(space: Space) -> tuple[tuple[str, ...], str | None]:
     """Return the parents and the base (None where the base is one of the parents)."""
     names = space.merged_names()
-    base = space.document.recipe.get("base_model")
-    if not isinstance(base, str):
-        return names, None
-    method = space.document.recipe.get("merge_method")
-    methods = method.get("choice", []) if isinstance(method, dict) else [method]
-    specs = [METHODS[str(name)] for name in methods if str(name) in METHODS]
-    if all(spec.base_is_source for spec in specs):
+    base = space.base_model()
+    if base is None or all(METHODS[name].base_is_source for name in space.methods):
         return names, None
     return tuple(name for name in names if name != base), base
 
 
 def baselines(space: Space) -> tuple[Baseline, ...]:
-    """Return every parent, the base, the uniform average and the method's usual values."""
+    """Return every parent, the base, the uniform average, each method's usual values, starts."""
     parents, base = find_models(space)
     carried = _carried(space)
     found = [
@@ -66,9 +63,16 @@ def baselines(space: Space) -> tuple[Baseline, ...]:
                 "average", "average", _average(parents, carried), None, mixture_point(space, shares)
             )
         )
-    usual = usual_point(space)
-    recipe = space.decode(usual).to_dict()
-    found.append(Baseline("default", "default", recipe, usual, usual))
+    several = len(space.methods) > 1
+    for method in space.methods:
+        usual = usual_point(space, method)
+        name = f"default {method}" if several else "default"
+        found.append(Baseline("default", name, space.decode(usual).to_dict(), usual, usual))
+    for each in space.document.start:
+        assert isinstance(each, dict)  # noqa: S101 - as `with_starts` leaves them
+        start, same = nearest_point(space, each["recipe"])
+        recipe = parse_recipe(dict(each["recipe"])).to_dict()
+        found.append(Baseline("start", each["name"], recipe, start if same else None, start))
     return tuple(found)
 
 
@@ -86,9 +90,10 @@ def _carried(space: Space) -> dict[str, Any]:
     """Return the recipe's settings of the output that a baseline shares, holes left out."""
     recipe = space.document.recipe
     carried = {key: recipe[key] for key in _CARRIED if key in recipe}
-    if carried.get("tokenizer_source") == "base" and isinstance(recipe.get("base_model"), str):
+    base = space.base_model()
+    if carried.get("tokenizer_source") == "base" and base is not None:
         # A baseline names no base model: linear would average it in.
-        carried["tokenizer_source"] = recipe["base_model"]
+        carried["tokenizer_source"] = base
     return {
         key: value
         for key, value in carried.items()

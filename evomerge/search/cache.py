@@ -1,8 +1,9 @@
 """Results that are known already: a recipe is never scored on an item again."""
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,22 @@ from typing import Any
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.item_files import read_items, read_metadata, write_items
-from evomerge.evaluation.settings import Split
 from evomerge.version import __version__
 from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
 
-__all__ = ["KnownResults", "ResultCache"]
+__all__ = ["KnownResults", "ResultCache", "missing_items"]
+
+Items = Mapping[str, Sequence[str]]
+"""Task -> item ids."""
+
+_Content = tuple[ItemScores, Mapping[str, str]]
+"""What a file holds: item scores, and the key of each of their tasks."""
+
+_SOON = 0.1
+"""Seconds: what took as long to score is written at once, and not at the end of its trial."""
+
+_MAX_REMEMBERED = 256
+"""Files; more than there are candidates under way at once."""
 
 
 class ResultCache:
@@ -23,7 +35,8 @@ class ResultCache:
     A file's name is a hash of the recipe, of the weights of its models, of the seed and of the
     version of this program. Inside, each task has a key: how its prompts, metrics and model are set
     up (``PoolInfo.task_keys``). Files appear whole or not at all; of two processes that write one
-    at a time, the later wins.
+    at a time, the later wins. The contents used last are remembered: a candidate comes back with
+    more items several times.
 
     Args:
         folder: The folder; made when the first result is kept.
@@ -39,12 +52,13 @@ class ResultCache:
         self._info = info
         self._fingerprints = dict(fingerprints)
         self._seed = seed
+        self._remembered: dict[Path, _Content] = {}
+        self._unsaved: dict[Path, None] = {}
 
-    def known(self, recipe: Mapping[str, Any], split: Split) -> ItemScores:
-        """Return what is known of a recipe on the items of a split."""
+    def known(self, recipe: Mapping[str, Any], wanted: Items) -> ItemScores:
+        """Return what is known of a recipe on some items."""
         scores = self._current(*self._read(self._path(recipe)))
         there = {task: set(scores.by_task[task].items) for task in scores.by_task}
-        wanted = self._info.ids.get(split, {})
         chosen = {
             task: [item for item in ids if item in there[task]]
             for task, ids in wanted.items()
@@ -52,24 +66,26 @@ class ResultCache:
         }
         return scores.select({task: ids for task, ids in chosen.items() if ids})
 
-    def missing(self, known: ItemScores, split: Split) -> dict[str, tuple[str, ...]]:
-        """Return the items of a split that are not known."""
-        found = {}
-        for task, ids in self._info.ids.get(split, {}).items():
-            there = set(known.by_task[task].items) if task in known.by_task else set()
-            if left := tuple(item for item in ids if item not in there):
-                found[task] = left
-        return found
-
-    def ordered(self, scores: ItemScores, split: Split) -> ItemScores:
-        """Return the scores of a whole split in the split's own order."""
-        return scores.select(self._info.ids[split])
+    def wanted(self, assignment: Assignment) -> Items:
+        """Return the items that an assignment asks for."""
+        if assignment.items is not None:
+            return assignment.items
+        return self._info.ids.get(assignment.split, {})
 
     def keep(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
-        """Add what was scored; what is there stays as it is."""
+        """Add what was scored, and write it."""
+        self.add(recipe, scores)
+        self.save(recipe)
+
+    def save(self, recipe: Mapping[str, Any]) -> None:
+        """Write what was added for a recipe, if anything was."""
+        self._save(self._path(recipe))
+
+    def add(self, recipe: Mapping[str, Any], scores: ItemScores) -> None:
+        """Add what was scored, to be written later; what is there stays as it is."""
         path = self._path(recipe)
-        known, keys = self._read(path)
-        mine = self._current(known, keys)
+        known, old_keys = self._read(path)
+        mine = self._current(known, old_keys)
         fresh = {}
         for task, items in scores.by_task.items():
             there = set(mine.by_task[task].items) if task in mine.by_task else set()
@@ -82,18 +98,38 @@ class ResultCache:
             {task: items for task, items in known.by_task.items() if task not in stale},
             {task: items for task, items in known.smooth.items() if task not in stale},
         )
-        keys |= {task: self._info.task_keys[task] for task in new.by_task}
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_items(kept.merge(new), path, {"tasks": json.dumps(keys, sort_keys=True)})
+        keys = {**old_keys, **{task: self._info.task_keys[task] for task in new.by_task}}
+        self._remember(path, (kept.merge(new), keys))
+        self._unsaved[path] = None
 
-    def _read(self, path: Path) -> tuple[ItemScores, dict[str, str]]:
-        """Return what a file holds, and the key of each of its tasks."""
-        if not path.is_file():
-            return ItemScores({}), {}
-        try:
-            return read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
-        except EvaluationError:  # damaged: as if it were not there
-            return ItemScores({}), {}
+    def _save(self, path: Path) -> None:
+        if path not in self._unsaved:
+            return
+        scores, keys = self._remembered[path]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Damaged files are scored again, and a run has its items in a file of its own too.
+        write_items(scores, path, {"tasks": json.dumps(keys, sort_keys=True)}, flush=False)
+        del self._unsaved[path]
+
+    def _read(self, path: Path) -> _Content:
+        """Return what a file holds."""
+        if path in self._remembered:
+            return self._remembered[path]
+        content: _Content = (ItemScores({}), {})
+        if path.is_file():
+            # A damaged one is as if it were not there.
+            with contextlib.suppress(EvaluationError):
+                content = read_items(path), json.loads(read_metadata(path).get("tasks", "{}"))
+        self._remember(path, content)
+        return content
+
+    def _remember(self, path: Path, content: _Content) -> None:
+        self._remembered.pop(path, None)
+        self._remembered[path] = content
+        if len(self._remembered) > _MAX_REMEMBERED:
+            oldest = next(iter(self._remembered))
+            self._save(oldest)
+            del self._remembered[oldest]
 
     def _current(self, scores: ItemScores, keys: Mapping[str, str]) -> ItemScores:
         """Return the results of tasks that are set up now as they were then."""
@@ -119,29 +155,56 @@ class KnownResults:
 
     def __init__(self, cache: ResultCache) -> None:
         self._cache = cache
-        self._under_way: dict[int, tuple[Mapping[str, Any], ItemScores]] = {}
+        self._under_way: dict[int, tuple[Assignment, ItemScores]] = {}
+        self._unsaved: dict[int, tuple[Mapping[str, Any], float]] = {}
 
     def take_out(self, assignment: Assignment) -> Assignment | Scored:
         """Return what is left to score, or the outcome if nothing is."""
-        known = self._cache.known(assignment.recipe, assignment.split)
-        missing = self._cache.missing(known, assignment.split)
+        wanted = self._cache.wanted(assignment)
+        known = self._cache.known(assignment.recipe, wanted)
+        missing = missing_items(known, wanted)
         if known.num_items and not missing:
-            scores = self._cache.ordered(known, assignment.split)
             seconds = {"materialize": 0.0, "score": 0.0}
+            scores = known.select(wanted)
             return Scored(assignment.number, assignment.split, scores, seconds, scored_items=0)
-        self._under_way[assignment.number] = (assignment.recipe, known)
-        return replace(assignment, items=missing if known.num_items else None)
+        self._under_way[assignment.number] = (assignment, known)
+        return replace(assignment, items=missing) if known.num_items else assignment
 
     def put_back(self, outcome: Outcome) -> Outcome:
-        """Keep what was scored, and return it with what was known before."""
-        recipe, known = self._under_way.pop(outcome.number)
+        """Keep what was scored, and return it with what was known before.
+
+        It is written at once if it took time to score, else when the trial ends: a rung of a race
+        may take less time than a file.
+        """
+        assignment, known = self._under_way.pop(outcome.number)
         if not isinstance(outcome, Scored):
             return outcome
         scores = outcome.scores
-        self._cache.keep(recipe, scores)
+        self._cache.add(assignment.recipe, scores)
+        _, before = self._unsaved.get(outcome.number, ({}, 0.0))
+        seconds = before + sum(outcome.seconds.values())
+        self._unsaved[outcome.number] = (assignment.recipe, seconds)
+        if seconds >= _SOON:
+            self.end(outcome.number)
         if known.num_items:
-            scores = self._cache.ordered(scores.merge(known), outcome.split)
+            scores = scores.merge(known).select(self._cache.wanted(assignment))
         return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
+
+    def end(self, number: int) -> None:
+        """Write what is known of a trial that has ended."""
+        if number in self._unsaved:
+            recipe, _ = self._unsaved.pop(number)
+            self._cache.save(recipe)
+
+
+def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]]:
+    """Return the items that are not known."""
+    found = {}
+    for task, ids in wanted.items():
+        there = set(known.by_task[task].items) if task in known.by_task else set()
+        if left := tuple(item for item in ids if item not in there):
+            found[task] = left
+    return found
 
 
 def _canonical(value: Any, fingerprints: Mapping[str, str]) -> Any:

@@ -1,26 +1,35 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import chain
-from typing import Any
 
-from evomerge.errors import EvaluationError, EvomergeError
-from evomerge.proposers import Told, make_proposer
+from evomerge.errors import EvaluationError
+from evomerge.evaluation import ItemScores
+from evomerge.evaluation.settings import Split
+from evomerge.proposers import Proposer, Told, check_user_class, choose, make_proposer
 from evomerge.search.baselines import Baseline, baselines
-from evomerge.search.cache import KnownResults, ResultCache
+from evomerge.search.budget import Budget
+from evomerge.search.cache import ResultCache
 from evomerge.search.directory import RunDirectory
+from evomerge.search.dispatch import Dispatcher
+from evomerge.search.flights import Landed
 from evomerge.search.judging import Judge
+from evomerge.search.ledger import Ledger
 from evomerge.search.monitor import Monitor
 from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
-from evomerge.search.replay import ProposerLog
+from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
-from evomerge.space import Space
-from evomerge.workers import Assignment, Outcome, Pool, Scored
+from evomerge.search.warm_start import Hint
+from evomerge.space import AUTO, Space
+from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
+
+NEARBY = 0.05
+"""Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
 
 
 class Driver:
@@ -37,7 +46,10 @@ class Driver:
         monitor: Who watches.
         session: Number of this process in the run's history.
         started: ``time.perf_counter()`` when this process began.
+        seconds_before: Seconds of all earlier sessions.
         cache: What is known already.
+        interrupted: Whether somebody asks for the end of the search.
+        hints: What an earlier run says.
 
     Raises:
         EvomergeError: if an objective cannot be made.
@@ -53,18 +65,24 @@ class Driver:
         *,
         session: int,
         started: float,
+        seconds_before: float = 0.0,
         cache: ResultCache | None = None,
+        interrupted: Callable[[], bool] = lambda: False,
+        hints: Sequence[Hint] = (),
     ) -> None:
         self._space = space
+        self._hints = hints
         self._settings = space.document.search
+        check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
-        self._directory = directory
-        self._pool = pool
+        self._info = pool.info
         self._monitor = monitor
-        self._session = session
-        self._started = started
+        self._budget = Budget(self._settings, interrupted)
         self._baselines = baselines(space)
-        self._known = None if cache is None else KnownResults(cache)
+        self._dispatcher = Dispatcher(pool, cache)
+        self._ledger = Ledger(
+            study, directory, session=session, started=started, seconds_before=seconds_before
+        )
         facts = ObjectiveFacts.from_info(pool.info)
         self._study.set_attribute("objective", facts.to_dict())
         self._judge = Judge(space, facts, study, directory)
@@ -76,73 +94,62 @@ class Driver:
         Raises:
             EvaluationError: if no baseline at all could be scored.
         """
-        known = {(r.kind, r.label): r for r in self._records("baseline")}
+        known = {(r.kind, r.label): r for r in self._baseline_records()}
         todo = [b for b in self._baselines if (b.kind, b.name) not in known]
         again = [record for record in known.values() if record.state == "running"]
         total = len(self._baselines)
-        self._monitor.stage("baselines", total=total, done=total - len(todo) - len(again))
+        done = total - len(todo) - len(again)
+        self._monitor.stage("baselines", total=total, done=done)
 
         def on_outcome(outcome: Outcome) -> None:
+            nonlocal done
             # No trial has a value before the baselines are scored which it is measured against.
             for ready in self._judge.take(outcome):
-                self._monitor.finished(self._finish(ready, order=None), "baselines")
+                record = self._ledger.finish(self._land(ready), order=None)
+                done += 1
+                self._monitor.finished(record, "baselines", done=done, total=total)
 
-        self._drive_all(chain(again, map(self._begin_baseline, todo)), on_outcome)
-        records = self._records("baseline")
-        if all(record.state == "failed" for record in records):
+        records = chain(again, map(self._begin, todo))
+        self._dispatcher.drive_all((self._assign(each, "search") for each in records), on_outcome)
+        ended = self._baseline_records()
+        if all(record.state == "failed" for record in ended):
             raise EvaluationError(
-                f"no baseline could be scored; {records[0].label}: {records[0].reason}"
+                f"no baseline could be scored; {ended[0].label}: {ended[0].reason}"
             )
 
-    def search(self) -> None:
-        """Ask, score and tell until the budget is spent."""
-        history = self._records("proposed")
-        log = ProposerLog(
+    def search(self) -> Ending:
+        """Ask, score and tell until the budget is spent; return why it ended."""
+        scored: list[tuple[TrialRecord, ItemScores]] = []
+        for record in self._baseline_records():
+            scores = self._ledger.items(record)
+            if scores is not None:
+                scored.append((record, scores))
+        search = Search(
+            self._space,
+            self._info,
             self._make_proposer(),
-            ordered=self._settings.ordered,
-            workers=self._pool.info.workers,
-            history=history,
-            told=self._judge.told,
+            judge=self._judge,
+            ledger=self._ledger,
+            monitor=self._monitor,
+            budget=self._budget,
+            baselines=scored,
         )
-        again = [record for record in history if record.state == "running"]
-        budget = max(self._settings.trials, len(self._study.records))
-        done = len(history) - len(again)
-        total = done + len(again) + budget - len(self._study.records)
-        self._monitor.stage("search", total=total, done=done)
-
-        def next_assignment() -> Assignment | None:
-            if again:
-                return self._assign(again.pop(0))
-            while len(self._study.records) < budget and log.may_ask() and not log.should_stop():
-                record = self._propose(log)
-                if record.state == "running":
-                    return self._assign(record)
-                self._monitor.finished(record, "search")
-            return None
-
-        def on_outcome(outcome: Outcome) -> None:
-            order = log.place(outcome.number)
-            record = self._finish(outcome, order=order)
-            log.tell(record.number, self._judge.told(record), order)
-            self._monitor.finished(record, "search")
-
-        self._drive(next_assignment, on_outcome)
+        try:
+            return search.run(self._dispatcher)
+        finally:
+            self.propose_seconds += search.propose_seconds
 
     def score_holdout(self, records: list[TrialRecord]) -> None:
         """Score trials on the held-out items; one that fails there keeps no held-out score."""
         todo = [record for record in records if record.holdout is None]
-        self._monitor.stage("holdout", total=len(records), done=len(records) - len(todo))
-
-        def next_assignment() -> Assignment | None:
-            if not todo:
-                return None
-            record = todo.pop(0)
-            return Assignment(record.number, dict(record.recipe), "holdout")
+        total, done = len(records), len(records) - len(todo)
+        self._monitor.stage("holdout", total=total, done=done)
 
         def on_outcome(outcome: Outcome) -> None:
+            nonlocal done
             record = self._study.records[outcome.number]
             if isinstance(outcome, Scored):
-                self._keep_items(outcome)
+                self._ledger.keep_items(outcome)
                 # A user's function may fail here too: then there is no held-out score.
                 with contextlib.suppress(EvaluationError):
                     record = self._study.set_holdout(
@@ -151,83 +158,49 @@ class Driver:
                         seconds=dict(outcome.seconds),
                         scored_items=outcome.scored_items,
                     )
-            self._monitor.finished(record, "holdout")
+            done += 1
+            self._monitor.finished(record, "holdout", done=done, total=total)
 
-        self._drive(next_assignment, on_outcome)
+        self._dispatcher.drive_all((self._assign(each, "holdout") for each in todo), on_outcome)
 
-    def _drive(
-        self,
-        next_assignment: Callable[[], Assignment | None],
-        on_outcome: Callable[[Outcome], None],
-    ) -> None:
-        """Keep every worker busy until there is nothing left to assign."""
-        while True:
-            while self._pool.num_free():
-                assignment = next_assignment()
-                if assignment is None:
-                    break
-                left = assignment if self._known is None else self._known.take_out(assignment)
-                if isinstance(left, Assignment):
-                    self._pool.submit(left)
-                else:
-                    on_outcome(left)
-            if not self._pool.num_busy():
-                return
-            outcome = self._pool.wait()
-            if self._known is not None:
-                outcome = self._known.put_back(outcome)
-            on_outcome(outcome)
-
-    def _drive_all(
-        self, records: Iterable[TrialRecord], on_outcome: Callable[[Outcome], None]
-    ) -> None:
-        """Score trials, each of which begins when a worker is free."""
-        assignments = map(self._assign, records)
-        self._drive(lambda: next(assignments, None), on_outcome)
-
-    def _make_proposer(self) -> Any:
+    def _make_proposer(self) -> Proposer:
         """Make the proposer, started from the baseline that scored best."""
-        scored: list[tuple[tuple[float, ...], Baseline]] = []
-        for record in self._records("baseline"):
+        scored: list[tuple[tuple[float, ...], Told, Baseline]] = []
+        for record in self._baseline_records():
             match = next(
                 (b for b in self._baselines if (b.kind, b.name) == (record.kind, record.label)),
                 None,
             )
             told = self._judge.told(record)
-            if match is not None and told is not None:
-                scored.append((told, match))
-        _, best = max(scored, key=lambda pair: pair[0][0])
-        known = [(match.point, Told(values)) for values, match in scored if match.point is not None]
+            if match is not None and told.values is not None:
+                scored.append((told.values, told, match))
+        _, _, best = max(scored, key=lambda each: each[0][0])
+        spread = max(each[0][0] for each in scored) - min(each[0][0] for each in scored)
+        known = [
+            (match.start, told if match.point is not None else _about(told, NEARBY * spread))
+            for _, told, match in scored
+        ]
+        own = [values[0] for values, _, each in scored if each.kind != "start"]
+        level = max(own, default=scored[0][0][0])
+        known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
+        start = best.start
+        if not self._settings.from_baselines:
+            known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
+        if self._settings.optimizer == AUTO:
+            choice = choose(self._space, self._settings, num)
+            self._study.set_attribute("optimizer", {"name": choice.name, "reason": choice.reason})
+            self._monitor.note(f"optimizer {choice.name}: {choice.reason}")
         return make_proposer(
-            self._space, self._settings, start=best.start, known=known, num_objectives=num
+            self._space,
+            self._settings,
+            start=start,
+            known=known,
+            num_objectives=num,
+            folder=self._space.origin.folder,
         )
 
-    def _propose(self, log: ProposerLog) -> TrialRecord:
-        started = time.perf_counter()
-        point = log.ask(len(self._study.records))
-        recipe: dict[str, Any] = {}
-        reason = None
-        try:
-            recipe = self._space.decode(point).to_dict()
-        except EvomergeError as error:
-            reason = _one_line(error)
-        self.propose_seconds += time.perf_counter() - started
-        record = self._study.begin(
-            kind="proposed",
-            label=None,
-            recipe=recipe,
-            point=point,
-            asked_after=log.num_told,
-            seed=self._settings.seed,
-        )
-        if reason is None:
-            return record
-        order = log.place(record.number)
-        log.tell(record.number, None, order)
-        return self._study.fail(record.number, reason, seconds=self._clock({}), order=order)
-
-    def _begin_baseline(self, baseline: Baseline) -> TrialRecord:
+    def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(
             kind=baseline.kind,
             label=baseline.name,
@@ -237,40 +210,21 @@ class Driver:
             seed=self._settings.seed,
         )
 
-    def _assign(self, record: TrialRecord) -> Assignment:
-        return Assignment(record.number, dict(record.recipe), "search")
+    def _assign(self, record: TrialRecord, split: Split) -> Assignment:
+        return Assignment(record.number, dict(record.recipe), split)
 
-    def _finish(self, outcome: Outcome, *, order: int | None) -> TrialRecord:
-        seconds = self._clock(outcome.seconds)
-        if isinstance(outcome, Scored):
-            # The items first: a trial that the study calls complete has them.
-            self._keep_items(outcome)
-            try:
-                summary = self._judge.summarize(outcome.scores)
-            except EvaluationError as error:
-                reason = _one_line(error)
-                return self._study.fail(outcome.number, reason, seconds=seconds, order=order)
-            return self._study.complete(
-                outcome.number,
-                summary,
-                seconds=seconds,
-                order=order,
-                worker=outcome.pid,
-                scored_items=outcome.scored_items,
-            )
-        return self._study.fail(outcome.number, outcome.reason, seconds=seconds, order=order)
+    def _land(self, outcome: Outcome) -> Landed:
+        if isinstance(outcome, Failed):
+            return Landed(outcome, None, reason=outcome.reason)
+        try:
+            return Landed(outcome, self._judge.summarize(outcome.scores))
+        except EvaluationError as error:
+            return Landed(outcome, None, reason=" ".join(str(error).split()))
 
-    def _clock(self, seconds: Mapping[str, float]) -> dict[str, float]:
-        elapsed = time.perf_counter() - self._started
-        return {**seconds, "session": self._session, "elapsed": elapsed}
-
-    def _keep_items(self, outcome: Scored) -> None:
-        outcome.scores.to_parquet(self._directory.items(outcome.number, outcome.split))
-
-    def _records(self, group: str) -> list[TrialRecord]:
-        wanted = group == "proposed"
-        return [r for r in self._study.records.values() if (r.kind == "proposed") == wanted]
+    def _baseline_records(self) -> list[TrialRecord]:
+        return [r for r in self._study.records.values() if r.kind != "proposed"]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+def _about(told: Told, error: float) -> Told:
+    """Return a result of a recipe that a point comes near to."""
+    return replace(told, stderrs=(error,) * len(told.values or ()))

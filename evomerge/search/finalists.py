@@ -8,7 +8,7 @@ from evomerge.search.constraints import total_violation
 from evomerge.search.directory import RunDirectory
 from evomerge.search.fronts import pareto_front
 from evomerge.search.hypervolume import spread_out
-from evomerge.search.records import TrialRecord
+from evomerge.search.records import CANDIDATES, TrialRecord
 from evomerge.search.result import VersusBaseline
 from evomerge.search.study import Study
 from evomerge.search.verdicts import Verdict
@@ -28,7 +28,7 @@ def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     candidates = [
         record
         for record in study.records.values()
-        if record.state == "complete" and record.kind in ("proposed", "default")
+        if record.state == "complete" and record.kind in CANDIDATES
     ]
     if not candidates:
         reasons = [record.reason for record in study.records.values() if record.reason]
@@ -79,7 +79,8 @@ def rank_finalists(
 ) -> tuple[TrialRecord, ...]:
     """Return the finalists that have held-out scores, best first by the first objective.
 
-    Those that hold every constraint there come before all others, which follow by violation.
+    The next ones decide where that is equal, so the best is on the Pareto front. Those that hold
+    every constraint there come before all others, which follow by violation.
 
     Args:
         finalists: In any order.
@@ -92,11 +93,11 @@ def rank_finalists(
     if not scored:
         raise StudyError("no finalist could be scored on the held-out items")
 
-    def rank(record: TrialRecord) -> tuple[bool, float, float, int]:
+    def rank(record: TrialRecord) -> tuple[bool, float, tuple[float, ...], int]:
         mine = (verdicts or {}).get(record.number, ())
-        value = record.holdout.objective.value if record.holdout else 0.0
+        losses = tuple(-value for value in (record.holdout.reported if record.holdout else ()))
         violation = total_violation(each.violation for each in mine)
-        return not all(each.holds for each in mine), violation, -value, record.number
+        return not all(each.holds for each in mine), violation, losses, record.number
 
     return tuple(sorted(scored, key=rank))
 

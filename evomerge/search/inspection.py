@@ -12,6 +12,8 @@ from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.recipe import Recipe, load_recipe, without_effect
+from evomerge.search.baselines import baselines
+from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.space import Dimension, Space, load_space, usual_point
 
@@ -84,7 +86,7 @@ def inspect_file(
     """
     path = Path(path)
     data, _ = read_yaml(path, RecipeError)
-    if isinstance(data, dict) and ("recipe" in data or "tasks" in data):
+    if isinstance(data, dict) and not {"recipe", "genome", "tasks"}.isdisjoint(data):
         space = load_space(path).with_task_dirs(task_dirs)
         return _inspect_space(space, code_confirmed=allow_code_execution)
     return _inspect_recipe(load_recipe(path), str(path))
@@ -99,8 +101,9 @@ def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:
 
 
 def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
-    found = Inspection("search space", space.origin.name)
+    found = Inspection("search space", space.origin.name, notes=list(space.notes))
     found.dimensions = [(d.name, d.kind, _range(d)) for d in space.dimensions]
+    found.facts += [f"{' + '.join(each.dimensions)} = 1" for each in space.simplexes]
     checkpoints = _open_models(space.model_names(), found)
     recipes = list(_samples(space, found))
     found.notes += without_effect(recipes[0]) if recipes else []
@@ -111,16 +114,13 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
     _inspect_tasks(space, found, code_confirmed=code_confirmed)
+    _inspect_constraints(space, found)
     return found
 
 
 def _samples(space: Space, found: Inspection) -> Iterator[Recipe]:
     """Yield the usual recipe, and one for each option of each choice."""
-    usual = usual_point(space)
-    points = [usual]
-    for dimension in space.dimensions:
-        points += [{**usual, dimension.name: option} for option in dimension.choices]
-    for point in points:
+    for point in (usual_point(space), *(each.point for each in space.option_points())):
         try:
             yield space.decode(point)
         except EvomergeError as error:
@@ -255,10 +255,23 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")
 
 
+def _inspect_constraints(space: Space, found: Inspection) -> None:
+    try:
+        reference_baselines(space, baselines(space))
+    except EvomergeError as error:
+        if str(error) not in found.problems:
+            found.problems.append(str(error))
+        return
+    for task, at_least in space.document.constraints.at_least.items():
+        found.facts.append(f"constraint: {task} at least {at_least}")
+
+
 def _range(dimension: Dimension) -> str:
+    where = f" (with {dimension.condition})" if dimension.condition else ""
     if dimension.kind == "choice":
-        return " | ".join(str(choice) for choice in dimension.choices)
-    return f"{dimension.low:g} … {dimension.high:g}" + (" (log)" if dimension.log else "")
+        return " | ".join(str(choice) for choice in dimension.choices) + where
+    log = " (log)" if dimension.log else ""
+    return f"{dimension.low:g} … {dimension.high:g}{log}{where}"
 
 
 def _size(num_bytes: int) -> str:

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import ItemScores, TaskScore
-from evomerge.evaluation.aggregations import aggregate
+from evomerge.evaluation import ItemScores, Objective, TaskScore
+from evomerge.evaluation.sampling import SampledScore
 from evomerge.evaluation.settings import Split
+from evomerge.proposers import Told
 from evomerge.search.baselines import baselines
 from evomerge.search.constraints import (
     Constraint,
@@ -133,9 +134,14 @@ class Judge:
         self._objectives: Objectives | None = None
         self._references: References = {}
         self._reference_scores: dict[int, Mapping[str, TaskScore]] = {}
-        self._reference_items: dict[int, ItemScores] = {}
         self._penalty: Penalty | None = None
         self._settle()
+
+    @property
+    def guiding(self) -> tuple[Objective, ...]:
+        """What the search raises, one objective a number; once all baselines are scored."""
+        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
+        return tuple((self._objectives.guiding or self._objectives.reported).values())
 
     def take(self, outcome: Outcome) -> list[Outcome]:
         """Take a baseline's outcome; return those that can be summarized now, by number.
@@ -154,28 +160,42 @@ class Judge:
     def summarize(self, scores: ItemScores, split: Split = "search") -> Summary:
         """Return objectives, task scores and, on the search items, violations.
 
+        Args:
+            scores: All items of the split.
+            split: Which items they are.
+
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
         assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
         summary = self._objectives.summarize(scores)
-        if split != "search" or not self._constraints:
+        if split != "search":
             return summary
-        violations = {
-            each.task: each.violation(summary.tasks, self._reference(each, scores))
-            for each in self._constraints
-        }
-        return replace(summary, violations=violations)
+        return replace(summary, violations=self._violations(summary))
 
-    def told(self, record: TrialRecord) -> tuple[float, ...] | None:
+    def estimate(
+        self, reported: Mapping[str, SampledScore], guiding: Mapping[str, SampledScore]
+    ) -> Summary:
+        """Return what is estimated of a candidate that was scored on a part of the search items.
+
+        Raises:
+            EvaluationError: if an objective cannot be computed.
+        """
+        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
+        summary = self._objectives.estimate(reported, guiding)
+        return replace(summary, violations=self._violations(summary))
+
+    def told(self, record: TrialRecord) -> Told:
         """Return what a proposer is told of a trial; once all baselines are scored."""
         if record.search is None or record.values is None:
-            return None
+            return Told(None)
         if self._penalty is None:
             trials = self._study.records.values()
             known = [r.values for r in trials if r.kind != "proposed" and r.values is not None]
             self._penalty = Penalty.from_baselines(known)
-        return penalized_values(record.values, record.search.violations.values(), self._penalty)
+        values = penalized_values(record.values, record.search.violations.values(), self._penalty)
+        stderrs = record.search.sampling_stderrs or (0.0,) * len(values)
+        return Told(values, stderrs, record.search.num_items)
 
     def _settle(self) -> None:
         """Make the objectives and find the references, if all baselines are there for that."""
@@ -215,19 +235,12 @@ class Judge:
         self._study.set_attribute("parents", parents)
         return parents
 
-    def _reference(
-        self, constraint: Constraint, scores: ItemScores
-    ) -> Mapping[str, TaskScore] | None:
-        """Return the reference's task scores, on the same items as the candidate's."""
-        number = self._references.get(constraint.task)
-        if number is None:
-            return None
-        whole = self._reference_scores[number]
-        asked = {name: scores.by_task[name].items for name in constraint.shares}
-        if all(len(asked[name]) == whole[name].items for name in asked):
-            return whole
-        if number not in self._reference_items:
-            path = self._directory.items(number, "search")
-            self._reference_items[number] = ItemScores.from_parquet(path)
-        same = self._reference_items[number].select(asked)
-        return {name: replace(whole[name], value=aggregate(same.by_task[name])) for name in asked}
+    def _violations(self, summary: Summary) -> dict[str, float]:
+        """Return how far each constraint is from holding, against the baselines' whole scores."""
+        references = self._references
+        return {
+            each.task: each.violation(
+                summary.tasks, self._reference_scores.get(references.get(each.task, -1))
+            )
+            for each in self._constraints
+        }

@@ -23,11 +23,18 @@ class Monitor(Protocol):
         """Workers are ready; ``records`` are the trials that the study holds already."""
         ...
 
-    def stage(self, name: Stage, *, total: int, done: int) -> None:
-        """A stage begins; ``done`` of its ``total`` evaluations are in the study already."""
+    def note(self, text: str) -> None:
+        """Something was decided that a person may want to know."""
         ...
 
-    def finished(self, record: TrialRecord, stage: Stage) -> None:
+    def stage(self, name: Stage, *, total: float, done: float) -> None:
+        """A stage begins; ``done`` of its ``total`` are in the study already.
+
+        The unit is a trial; in a search that is limited by items or seconds, these.
+        """
+        ...
+
+    def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """One evaluation has ended, with scores or a reason."""
         ...
 
@@ -45,10 +52,13 @@ class SilentMonitor:
     def ready(self, info: PoolInfo, records: Sequence[TrialRecord]) -> None:
         """Do nothing."""
 
-    def stage(self, name: Stage, *, total: int, done: int) -> None:
+    def note(self, text: str) -> None:
         """Do nothing."""
 
-    def finished(self, record: TrialRecord, stage: Stage) -> None:
+    def stage(self, name: Stage, *, total: float, done: float) -> None:
+        """Do nothing."""
+
+    def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Do nothing."""
 
     def concluded(self, result: RunResult) -> None:

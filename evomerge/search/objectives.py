@@ -5,11 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from evomerge.evaluation import ItemScores, Objective
+from evomerge.evaluation import Estimate, ItemScores, Objective
 from evomerge.evaluation.rules import Improvement, Rule, UserFunction, Worst
+from evomerge.evaluation.sampling import SampledScore
 from evomerge.search.records import Summary
-from evomerge.search.user_functions import load_function
 from evomerge.space import ObjectiveSettings, Space
+from evomerge.user_code import load_callable
 from evomerge.workers import PoolInfo
 
 __all__ = ["ObjectiveFacts", "Objectives", "best_parents", "make_objectives", "needs_parents"]
@@ -88,6 +89,46 @@ class Objectives:
             {name: task.summary(self.seed) for name, task in scores.smooth.items()},
         )
 
+    def estimate(
+        self, reported: Mapping[str, SampledScore], guiding: Mapping[str, SampledScore]
+    ) -> Summary:
+        """Return what is estimated of a candidate that was scored on a part of the items.
+
+        Args:
+            reported: Task -> its score on the reported metric.
+            guiding: Task -> its score on what guides the search.
+
+        Raises:
+            EvaluationError: if an objective cannot be computed.
+        """
+        several = len(self.reported) > 1
+        estimates = {name: _estimate(each, reported) for name, each in self.reported.items()}
+        guides = {name: _estimate(each, guiding) for name, each in self.guiding.items()}
+        leading = (self.guiding or self.reported).values()
+        return Summary(
+            next(iter(estimates.values())),
+            {name: each.score for name, each in reported.items()},
+            estimates if several else {},
+            guides,
+            {name: guiding[name].score for name in guiding if guiding[name] != reported[name]}
+            if guides
+            else {},
+            sampling_stderrs=tuple(_combine(each, guiding)[1] for each in leading),
+        )
+
+
+def _estimate(objective: Objective, tasks: Mapping[str, SampledScore]) -> Estimate:
+    value, _ = _combine(objective, tasks)
+    points = {name: tasks[name].score for name in objective.weights}
+    errors = {name: score.stderr for name, score in points.items()}
+    items = sum(score.items for score in points.values())
+    return Estimate(value, objective.combine(points, errors)[1], items)
+
+
+def _combine(objective: Objective, tasks: Mapping[str, SampledScore]) -> tuple[float, float]:
+    points = {name: tasks[name].score for name in objective.weights}
+    return objective.combine(points, {name: tasks[name].stderr for name in points})
+
 
 def needs_parents(space: Space) -> bool:
     """Return whether an objective is relative to the parents' scores."""
@@ -164,4 +205,6 @@ def _rule(
         return Worst(tuple(weights))
     if settings.kind == "improvement":
         return Improvement(weights, {task: parents.get(task, 0.0) for task in weights})
-    return UserFunction(settings.kind, load_function(settings.kind, folder), tuple(weights))
+    return UserFunction(
+        settings.kind, load_callable(settings.kind, folder, role="objective"), tuple(weights)
+    )

@@ -6,7 +6,8 @@ from pathlib import Path
 from evomerge.errors import StudyError
 from evomerge.search.directory import RunDirectory
 from evomerge.search.records import TrialRecord
-from evomerge.search.study import Study, open_storage
+from evomerge.search.storage import open_storage
+from evomerge.search.study import Study
 from evomerge.space import parse_space
 
 __all__ = ["OpenRun", "open_run"]
@@ -19,7 +20,7 @@ class OpenRun:
         path: The run directory.
 
     Raises:
-        StudyError: if there is no run.
+        StudyError: if there is no run, or its study is gone; nothing is made then.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -31,8 +32,12 @@ class OpenRun:
         self.folder = Path(settings.get("folder", "."))
         self.space = parse_space(self.directory.read_space(), name=self.name)
         objectives = tuple(self.space.document.objective)
-        storage = open_storage(self.storage_url)
-        self.study = Study(storage, self.name, self.space.dimensions, objectives)
+        # Whoever reads must not leave an empty study behind where there is none.
+        storage = open_storage(self.storage_url, create=False)
+        try:
+            self.study = Study(storage, self.name, self.space.dimensions, objectives, create=False)
+        except StudyError as error:
+            raise StudyError(f"{path}: {error}") from error
 
     @property
     def seed(self) -> int:

@@ -7,10 +7,13 @@ from typing import Any, Literal
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.space import Value
 
-__all__ = ["Kind", "State", "Summary", "TrialRecord"]
+__all__ = ["CANDIDATES", "Kind", "State", "Summary", "TrialRecord"]
 
-Kind = Literal["proposed", "parent", "base", "average", "default"]
+Kind = Literal["proposed", "parent", "base", "average", "default", "start"]
 """``proposed`` came from the proposer; the others are baselines."""
+
+CANDIDATES: tuple[Kind, ...] = ("proposed", "default", "start")
+"""Kinds of trials that may win: points of the space, and recipes that the user gave."""
 
 State = Literal["running", "complete", "failed", "pruned"]
 
@@ -25,6 +28,8 @@ class Summary:
         objectives: Name -> objective, where there are several.
         guides: Name -> what the search raises, where smooth metrics guide it.
         smooth: Task name -> score of its smooth metric.
+        sampling_stderrs: Of a trial that stopped early: the errors of ``guiding`` as estimates of
+            the scores on all search items.
         violations: Constraint -> how far it is from being held on the search items; 0 or less
             holds.
     """
@@ -35,6 +40,7 @@ class Summary:
     guides: Mapping[str, Estimate] = field(default_factory=dict)
     smooth: Mapping[str, TaskScore] = field(default_factory=dict)
     violations: Mapping[str, float] = field(default_factory=dict)
+    sampling_stderrs: tuple[float, ...] = ()
 
     @property
     def reported(self) -> tuple[float, ...]:
@@ -45,6 +51,11 @@ class Summary:
     def guiding(self) -> tuple[float, ...]:
         """What the search raises, one number an objective."""
         return tuple(each.value for each in self.guides.values()) or self.reported
+
+    @property
+    def num_items(self) -> int:
+        """Items over all tasks."""
+        return sum(score.items for score in self.tasks.values())
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form that ``result.json`` and the study hold."""
@@ -59,6 +70,8 @@ class Summary:
             content["smooth"] = {name: _plain(score) for name, score in self.smooth.items()}
         if self.violations:
             content["violations"] = dict(self.violations)
+        if self.sampling_stderrs:
+            content["sampling_stderrs"] = list(self.sampling_stderrs)
         return content
 
     @classmethod
@@ -71,6 +84,7 @@ class Summary:
             {name: Estimate(**each) for name, each in data.get("guides", {}).items()},
             {name: TaskScore(**score) for name, score in data.get("smooth", {}).items()},
             data.get("violations", {}),
+            tuple(data.get("sampling_stderrs", ())),
         )
 
 
@@ -94,7 +108,7 @@ class TrialRecord:
         point: Its point of the space, or None where a baseline is none.
         asked_after: Number of results that the proposer had been told when it asked.
         order: Place in the order of telling, from 0; None while it runs and for baselines.
-        search: Its scores on the search items.
+        search: Its scores on the search items; estimates if it is ``pruned``: stopped early.
         holdout: Its scores on the held-out items, if it was scored there.
         reason: Why it failed.
         seconds: ``materialize``, ``score``, and ``elapsed`` since the start of ``session``.

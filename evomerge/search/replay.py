@@ -1,14 +1,25 @@
 """The log of a proposer: who was asked after how many answers, and in which order they came."""
 
 from collections.abc import Callable, Iterable
+from typing import Protocol
 
 from evomerge.proposers import Proposer, Told
 from evomerge.search.records import TrialRecord
 from evomerge.space import Value
 
-__all__ = ["ProposerLog"]
+__all__ = ["Follower", "ProposerLog"]
 
-Values = tuple[float, ...] | None
+
+class Follower(Protocol):
+    """Who hears of each call, in the order of the log: now, or again in a later process."""
+
+    def asked(self, number: int) -> None:
+        """A trial was asked for."""
+        ...
+
+    def told(self, number: int) -> None:
+        """The proposer was told of a trial."""
+        ...
 
 
 class ProposerLog:
@@ -25,6 +36,7 @@ class ProposerLog:
         workers: Trials that may be under way at once.
         history: The proposed trials of the study, by number.
         told: What the proposer is told of a trial.
+        follower: Who hears of each call.
 
     Raises:
         StudyError: if the proposer does not repeat what the study holds.
@@ -37,9 +49,11 @@ class ProposerLog:
         ordered: bool,
         workers: int,
         history: Iterable[TrialRecord],
-        told: Callable[[TrialRecord], Values] = lambda record: record.values,
+        told: Callable[[TrialRecord], Told],
+        follower: Follower,
     ) -> None:
         self._told = told
+        self._follower = follower
         self._proposer = proposer
         self._ordered = ordered
         self._workers = workers
@@ -47,7 +61,7 @@ class ProposerLog:
         self._num_told = 0
         self._next_order = 0
         self._positions: dict[int, int] = {}
-        self._log: dict[int, tuple[int, Values]] = {}
+        self._log: dict[int, tuple[int, Told]] = {}
         self._repeat(list(history))
 
     @property
@@ -64,7 +78,9 @@ class ProposerLog:
         self._tell_until(self._needed())
         self._positions[number] = self._num_asked
         self._num_asked += 1
-        return self._proposer.ask(number)
+        point = self._proposer.ask(number)
+        self._follower.asked(number)
+        return point
 
     def should_stop(self) -> str | None:
         """Return why there is nothing left to propose, or None."""
@@ -77,9 +93,9 @@ class ProposerLog:
         self._next_order += 1
         return self._next_order - 1
 
-    def tell(self, number: int, values: Values, order: int) -> None:
+    def tell(self, number: int, told: Told, order: int) -> None:
         """Take a result; it is told now, or when its turn comes."""
-        self._log[order] = (number, values)
+        self._log[order] = (number, told)
         if not self._ordered:
             self._tell_until(self._tellable())
 
@@ -93,6 +109,7 @@ class ProposerLog:
             self._positions[record.number] = self._num_asked
             self._num_asked += 1
             self._proposer.recall(record.number, record.point or {})
+            self._follower.asked(record.number)
         if not self._ordered:
             self._tell_until(self._tellable())
 
@@ -111,6 +128,7 @@ class ProposerLog:
 
     def _tell_until(self, count: int) -> None:
         while self._num_told < count:
-            number, values = self._log[self._num_told]
-            self._proposer.tell(number, Told(values))
+            number, told = self._log[self._num_told]
+            self._proposer.tell(number, told)
+            self._follower.told(number)
             self._num_told += 1

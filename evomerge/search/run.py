@@ -3,9 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from evomerge.engine import plan_merge
 from evomerge.errors import StudyError
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
+from evomerge.search.budget import Budget, Spent
 from evomerge.search.cache import ResultCache
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.directory import RunDirectory, write_atomically
@@ -32,15 +33,17 @@ from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
-from evomerge.search.study import Study, open_storage
+from evomerge.search.storage import open_storage, without_password
+from evomerge.search.study import Study
 from evomerge.search.verdicts import HoldoutCheck
-from evomerge.space import Space, usual_point
+from evomerge.search.warm_start import Hint, read_warm_start
+from evomerge.space import Space, parse_space, usual_point
 from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
 
 __all__ = ["run", "worker_spec"]
 
-_MAY_CHANGE = ("trials", "finalists")
+_MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
 
 
 def worker_spec(
@@ -80,6 +83,8 @@ def run(
     allow_code_execution: bool = False,
     cache: str | Path | None = None,
     monitor: Monitor | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    warm_start: str | Path | None = None,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
 
@@ -96,6 +101,9 @@ def run(
         allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
         cache: Folder of results that several runs share; by default one in the run directory.
         monitor: Who watches.
+        interrupted: Asked before each trial: whether the search is to end now, with what it has.
+        warm_start: Directory of an earlier run over the same or an overlapping space; read once,
+            when the run begins.
 
     Raises:
         EvomergeError: with one message, before anything is scored, if something is wrong with the
@@ -104,6 +112,10 @@ def run(
     started = time.perf_counter()
     monitor = monitor or SilentMonitor()
     directory = RunDirectory(Path(out) if out is not None else Path("runs") / space.name)
+    hints: tuple[Hint, ...] = ()
+    if warm_start is not None and not directory.space.is_file():
+        warm = read_warm_start(space, warm_start)
+        space, hints = warm.space, warm.hints
     fingerprints = _check_models(space)
     elsewhere = open_storage(storage) if storage else None
     with ExitStack() as stack:
@@ -123,6 +135,12 @@ def run(
             space.dimensions,
             tuple(space.document.objective),
         )
+        if "hints" in study.attributes:
+            kept = parse_space(directory.read_space()).document.start
+            space = space.with_document(start=kept)
+            hints = tuple(Hint(**each) for each in study.attributes["hints"])
+        elif warm_start is not None:
+            study.set_attribute("hints", [asdict(each) for each in hints])
         _claim(study, space, fingerprints)
         _write_space(directory, space, storage)
         finalists = _finished(study, space)
@@ -131,7 +149,15 @@ def run(
             folder = directory.cache if cache is None else Path(cache)
             known = ResultCache(folder, pool.info, fingerprints, space.document.search.seed)
             finalists = _search(
-                space, study, directory, pool, cache=known, monitor=monitor, started=started
+                space,
+                study,
+                directory,
+                pool,
+                cache=known,
+                monitor=monitor,
+                started=started,
+                interrupted=interrupted,
+                hints=hints,
             )
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
@@ -162,15 +188,28 @@ def _search(
     cache: ResultCache,
     monitor: Monitor,
     started: float,
+    interrupted: Callable[[], bool],
+    hints: Sequence[Hint],
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
+    before = _seconds(study)["total"]
     session = _open_session(study, pool)
     driver = Driver(
-        space, study, directory, pool, monitor, session=session, started=started, cache=cache
+        space,
+        study,
+        directory,
+        pool,
+        monitor,
+        session=session,
+        started=started,
+        seconds_before=before,
+        cache=cache,
+        interrupted=interrupted,
+        hints=hints,
     )
     driver.score_baselines()
-    driver.search()
+    study.set_attribute("ended", driver.search())
     finalists = choose_finalists(study, space.document.search.finalists)
     driver.score_holdout(_for_holdout(study, finalists))
     _close_session(study, session, driver, time.perf_counter() - started)
@@ -221,16 +260,18 @@ def _item_lists(space: Space) -> dict[str, str]:
 
 def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
     document = space.document.model_dump(mode="json", exclude_unset=True)
+    search = space.document.search
+    limits = {"trials": search.trials, "items": search.items, "seconds": search.seconds}
     document["search"] = {
         **document.get("search", {}),
-        "seed": space.document.search.seed,
-        "trials": space.document.search.trials,
+        "seed": search.seed,
+        **{name: limit for name, limit in limits.items() if limit is not None},
     }
     write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
     directory.write_settings(
         {
             "name": space.name,
-            "storage": storage,
+            "storage": without_password(storage) if storage else None,
             "folder": str(space.origin.folder.resolve()),
             "evomerge": __version__,
         }
@@ -269,7 +310,7 @@ def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
     known = {(record.kind, record.label) for record in records}
     open_work = (
         any(record.state == "running" for record in records)
-        or len(study.records) < space.document.search.trials
+        or not _is_spent(study, space)
         or any((baseline.kind, baseline.name) not in known for baseline in baselines(space))
     )
     if open_work:
@@ -278,6 +319,20 @@ def _finished(study: Study, space: Space) -> list[TrialRecord] | None:
     if any(record.holdout is None for record in _for_holdout(study, finalists)):
         return None
     return finalists
+
+
+def _is_spent(study: Study, space: Space) -> bool:
+    """Return whether the search ended, by the budget that is given now."""
+    kept = study.attributes.get("ended")
+    if kept is None:
+        return False
+    spent = Spent(
+        trials=len(study.records),
+        items=kept["items"],
+        seconds=_seconds(study)["total"],
+        idle_trials=kept["idle_trials"],
+    )
+    return kept["exhausted"] or Budget(space.document.search).ended(spent) is not None
 
 
 def _conclude(

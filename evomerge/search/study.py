@@ -14,19 +14,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 
 from evomerge.errors import StudyError
-from evomerge.proposers import distribution
 from evomerge.search import layout
 from evomerge.search.layout import BEGUN, ENDED
 from evomerge.search.records import Kind, Summary, TrialRecord
-from evomerge.search.storage import open_storage
 from evomerge.space import Dimension, Value
 
-__all__ = ["Study", "open_storage"]
+__all__ = ["Study"]
 
 METRIC = "objective"
-_MAX_PARAMETERS = 8
-"""Points of more dimensions are not Optuna parameters too: each one costs it three statements,
-and from six on these cost more than all the rest of a trial."""
 
 
 class Study:
@@ -56,17 +51,17 @@ class Study:
         *,
         create: bool = True,
     ) -> None:
-        self._storage = storage
-        self._distributions = {d.name: distribution(d) for d in dimensions}
+        self.storage = storage
         self.name = name
+        self.dimensions = dimensions
         if create:
             _create(storage, name, list(objectives))
         try:
             self._id = storage.get_study_id_from_name(name)
         except KeyError as error:
             raise StudyError(
-                f"there is no study {name!r} in the storage: it was deleted there, or the run kept "
-                "it elsewhere; 'evomerge run' with the run directory begins it anew"
+                f"there is no study {name!r} in its storage: it was deleted there, or kept "
+                "elsewhere; 'evomerge run' begins it anew"
             ) from error
         self._attributes: dict[str, Any] = storage.get_study_user_attrs(self._id)
         self._ids: dict[int, int] = {}
@@ -84,7 +79,7 @@ class Study:
         # What is read now is what a later process will read: lists where there were tuples.
         value = json.loads(json.dumps(value))
         with self._timed():
-            self._storage.set_study_user_attr(self._id, key, value)
+            self.storage.set_study_user_attr(self._id, key, value)
         self._attributes[key] = value
 
     def begin(
@@ -103,16 +98,12 @@ class Study:
         content = layout.begun(
             kind=kind, label=name, recipe=recipe, point=point, asked_after=asked_after, seed=seed
         )
-        shown = dict(point) if point and len(self._distributions) <= _MAX_PARAMETERS else {}
-        template = create_trial(
-            state=TrialState.RUNNING,
-            params=shown,
-            distributions={each: self._distributions[each] for each in shown},
-            user_attrs={BEGUN: content},
-        )
+        # The point is in there. As Optuna's parameters its values would be three statements each:
+        # more, from six values on, than all the rest of a trial. ``evomerge.report`` shows them so.
+        template = create_trial(state=TrialState.RUNNING, user_attrs={BEGUN: content})
         with self._timed():
-            trial_id = self._storage.create_new_trial(self._id, template_trial=template)
-            first = self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+            trial_id = self.storage.create_new_trial(self._id, template_trial=template)
+            first = self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
         if first != trial_id:
             raise StudyError(
                 f"the study {self.name!r} has a trial {number} that this run did not begin: "
@@ -132,6 +123,7 @@ class Study:
         order: int | None,
         worker: int,
         scored_items: int | None = None,
+        stopped: bool = False,
     ) -> TrialRecord:
         """Write a trial's scores and end it.
 
@@ -142,6 +134,7 @@ class Study:
             order: Place in the order of telling.
             worker: The process that scored it.
             scored_items: How many items the model was asked for; None means all.
+            stopped: The trial stopped early: the scores are estimates.
         """
         items = layout.num_items(summary) if scored_items is None else scored_items
         content = layout.scored(
@@ -151,11 +144,12 @@ class Study:
             # Where Optuna's samplers, `best_trials` and dashboard look for them.
             with self._timed():
                 violations = list(summary.violations.values())
-                self._storage.set_trial_system_attr(self._ids[number], "constraints", violations)
-        self._end(number, content, TrialState.COMPLETE, list(summary.guiding))
+                self.storage.set_trial_system_attr(self._ids[number], "constraints", violations)
+        state = TrialState.PRUNED if stopped else TrialState.COMPLETE
+        self._end(number, content, state, list(summary.guiding))
         return self._update(
             number,
-            state="complete",
+            state="pruned" if stopped else "complete",
             search=summary,
             seconds=seconds,
             order=order,
@@ -195,8 +189,8 @@ class Study:
     ) -> None:
         trial_id = self._ids[number]
         with self._timed():
-            self._storage.set_trial_user_attr(trial_id, ENDED, content)
-            self._storage.set_trial_state_values(trial_id, state, values)
+            self.storage.set_trial_user_attr(trial_id, ENDED, content)
+            self.storage.set_trial_state_values(trial_id, state, values)
 
     def _update(self, number: int, **changes: Any) -> TrialRecord:
         record = dataclasses.replace(self.records[number], **changes)
@@ -210,12 +204,12 @@ class Study:
         self.store_seconds += time.perf_counter() - started
 
     def _load(self) -> None:
-        for trial in self._storage.get_all_trials(self._id, deepcopy=False):
+        for trial in self.storage.get_all_trials(self._id, deepcopy=False):
             number = trial.number
             record = layout.read_trial(trial, self._attributes.get(f"holdout:{number}"))
             self.records[number] = record
             if record.state == "running":  # the others are never written again
-                self._ids[number] = self._storage.get_trial_id_from_study_id_trial_number(
+                self._ids[number] = self.storage.get_trial_id_from_study_id_trial_number(
                     self._id, number
                 )
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from evomerge.search.study import Study
 from evomerge.space import BASELINE_WORDS, Space
 
 __all__ = ["HoldoutCheck", "Verdict"]
+
+_SURE = 0.001
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,7 @@ class Verdict:
             return f"{text}, equal on every item"
         if self.confidence is None:
             return text
-        # 100 % is no confidence that a sample gives.
-        share = min(max(self.confidence, 0.001), 0.999)
-        return f"{text}, confidence {share:.1%}".replace("%", " %")
+        return f"{text}, confidence {_percent(self.confidence)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the form of ``result.json``."""
@@ -77,12 +77,29 @@ class Verdict:
         }
         if self.comparison is not None:
             content |= {
-                "difference": self.comparison.difference,
-                "stderr": self.comparison.stderr,
+                **asdict(self.comparison),
                 "interval": list(self.comparison.interval),
                 "confidence": self.confidence,
             }
         return content
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Verdict":
+        """Return the verdict that ``result.json`` holds."""
+        compared = None
+        if "difference" in data:
+            numbers = {key: data[key] for key in ("difference", "stderr", "p_value", "items")}
+            compared = Comparison(interval=tuple(data["interval"]), **numbers)
+        return cls(data["task"], data["at_least"], compared, data["violation"])
+
+
+def _percent(share: float) -> str:
+    """Return a share for people; a sample never gives 0 or 100 %."""
+    if share < _SURE:
+        return f"below {100 * _SURE:g} %"
+    if share > 1 - _SURE:
+        return f"above {100 * (1 - _SURE):g} %"
+    return f"{100 * share:.1f} %"
 
 
 class HoldoutCheck:

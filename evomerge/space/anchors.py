@@ -3,69 +3,91 @@
 from collections.abc import Mapping
 
 from evomerge.methods import METHODS
-from evomerge.space.dimensions import Dimension, Value
-from evomerge.space.space import Hole, Space
+from evomerge.space.conditions import METHOD_PLACE
+from evomerge.space.dimensions import Value
+from evomerge.space.holes import Hole, owner_of
+from evomerge.space.pairs import pair_weight
+from evomerge.space.space import Space
 
 __all__ = ["mixture_point", "usual_point"]
 
 _FALLBACK = 0.5
 
 
-def usual_point(space: Space) -> dict[str, Value]:
-    """Return the point of the methods' usual values, moved into the ranges."""
-    return _fill(space, None)
+def usual_point(space: Space, method: str | None = None) -> dict[str, Value]:
+    """Return the point of a method's usual values, moved into the ranges.
+
+    Args:
+        space: The space.
+        method: One of its merge methods; by default the first.
+    """
+    return _fill(space, None, method)
 
 
 def mixture_point(space: Space, weights: Mapping[str, float]) -> dict[str, Value]:
     """Return the point nearest to a mixture of models.
 
     A model's ``weight`` becomes its share, ``density`` all, ``t`` the share of the models that are
-    not the base; everything else has its usual value.
+    not the base; everything else has its usual value. Weights of a simplex are divided by their
+    sum; equal if all are 0.
 
     Args:
         space: The space.
         weights: Model name -> share; models left out have share 0.
     """
-    return _fill(space, weights)
+    return _fill(space, weights, None)
 
 
-def _fill(space: Space, weights: Mapping[str, float] | None) -> dict[str, Value]:
-    recipe = space.document.recipe
-    usual = _usual_values(recipe.get("merge_method"))
-    base = recipe.get("base_model")
-    by_name = {dimension.name: dimension for dimension in space.dimensions}
-    point: dict[str, Value] = {}
+def _fill(
+    space: Space, weights: Mapping[str, float] | None, method: str | None
+) -> dict[str, Value]:
+    method = method or next(iter(space.methods), None)
+    usual = _usual_values(method)
+    holes: dict[str, list[Hole]] = {}
     for hole in space.holes:
         for name in hole.dimensions:
-            dimension = by_name[name]
-            if dimension.kind == "choice":
-                point[name] = dimension.choices[0]
-                continue
-            value = usual.get(hole.parameter or "")
-            if weights is not None:
-                owner = _owner(recipe, hole)
-                if hole.parameter == "weight" and owner is not None:
-                    value = weights.get(owner, 0.0)
-                elif hole.parameter == "density":
-                    value = 1.0
-                elif hole.parameter == "t":
-                    value = sum(share for model, share in weights.items() if model != base)
-            point[name] = _near(dimension, value)
-    return point
+            holes.setdefault(name, []).append(hole)
+    point: dict[str, Value] = {}
+    for dimension in space.dimensions:
+        if not dimension.exists(point):
+            continue
+        # Where holes share a dimension, the last one in the file says what it is for.
+        hole = next(each for each in reversed(holes[dimension.name]) if each.exists(point))
+        if dimension.kind == "choice":
+            of_method = hole.place == METHOD_PLACE and method is not None
+            point[dimension.name] = method if of_method else dimension.choices[0]
+        else:
+            value = _value(space, hole, usual, weights, dimension.high)
+            point[dimension.name] = (
+                dimension.from_unit(_FALLBACK) if value is None else dimension.clip(value)
+            )
+    return space.settle(point)
 
 
-def _near(dimension: Dimension, value: float | None) -> Value:
-    if value is None:
-        return dimension.from_unit(_FALLBACK)
-    return dimension.clip(value)
+def _value(
+    space: Space,
+    hole: Hole,
+    usual: Mapping[str, float],
+    weights: Mapping[str, float] | None,
+    high: float,
+) -> float | None:
+    if weights is not None:
+        owner = owner_of(space.document.recipe, hole)
+        if hole.parameter == "weight" and owner is not None:
+            share = weights.get(owner, 0.0)
+            if space.document.select is None:
+                return share
+            return pair_weight(share, max(weights.values(), default=0.0), high)
+        if hole.parameter == "density":
+            return 1.0
+        if hole.parameter == "t":
+            return sum(share for model, share in weights.items() if model != space.base_model())
+    return usual.get(hole.parameter or "")
 
 
-def _usual_values(merge_method: object) -> dict[str, float]:
-    """Return parameter -> usual value, of the recipe's method or of the first of a choice."""
-    if isinstance(merge_method, dict):
-        options = merge_method.get("choice") or [None]
-        merge_method = options[0]
-    spec = METHODS.get(str(merge_method))
+def _usual_values(method: str | None) -> dict[str, float]:
+    """Return parameter -> usual value of a method."""
+    spec = METHODS.get(method or "")
     if spec is None:
         return {}
     return {
@@ -73,17 +95,3 @@ def _usual_values(merge_method: object) -> dict[str, float]:
         for parameter in spec.parameters
         if isinstance(parameter.usual, int | float)
     }
-
-
-def _owner(recipe: object, hole: Hole) -> str | None:
-    """Return the model whose own parameter a hole is."""
-    node = recipe
-    owner = None
-    for key in hole.place:
-        if isinstance(node, dict):
-            model = node.get("model")
-            owner = model if isinstance(model, str) else owner
-            node = node.get(str(key))
-        elif isinstance(node, list) and isinstance(key, int):
-            node = node[key]
-    return owner

@@ -21,14 +21,27 @@ class Condition:
     Attributes:
         choice: Name of the dimension that decides; it stands earlier in the space.
         values: Its values with which the other one exists.
+        also: A condition on another choice that has to hold too.
     """
 
     choice: str
     values: tuple[Value, ...]
+    also: "Condition | None" = None
 
     def holds(self, point: Point) -> bool:
         """Return whether it holds at a point; not where the choice itself does not exist."""
-        return self.choice in point and point[self.choice] in self.values
+        if self.choice not in point or point[self.choice] not in self.values:
+            return False
+        return self.also is None or self.also.holds(point)
+
+    def __str__(self) -> str:
+        """Return it as people write it: ``merge_method ties or della, norm l1``."""
+        mine = f"{self.choice} {' or '.join(str(value) for value in self.values)}"
+        return mine if self.also is None else f"{mine}, {self.also}"
+
+    def choices(self) -> tuple[str, ...]:
+        """Return the names of all dimensions that decide."""
+        return (self.choice, *(self.also.choices() if self.also else ()))
 
 
 @dataclass(frozen=True)
@@ -52,6 +65,10 @@ class Dimension:
     log: bool = False
     choices: tuple[Value, ...] = ()
     condition: Condition | None = None
+
+    def exists(self, point: Point) -> bool:
+        """Return whether a point has a value for it."""
+        return self.condition is None or self.condition.holds(point)
 
     def from_unit(self, unit: float) -> Value:
         """Return the value at ``unit`` in [0, 1]; outside, the nearer end."""

@@ -2,20 +2,22 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import yaml
 
 from evomerge.documents import Origin, Place
 from evomerge.errors import SpaceError, nearest
-from evomerge.methods import METHODS
 from evomerge.space.dimensions import Value
 
 __all__ = ["Expression", "find_holes", "parameter_of", "parse_expression"]
 
-_NUMBER_KEYS = ("search", "log", "int", "layers", "name")
-_CHOICE_KEYS = ("choice", "name")
+_NUMBER_KEYS = ("search", "log", "int", "layers", "name", "when")
+_CHOICE_KEYS = ("choice", "name", "when")
+
+When = tuple[tuple[str, tuple[Value, ...]], ...]
+"""Pairs of a choice's name and labels of its options."""
 
 Fail = Callable[..., SpaceError]
 """Message and inner place -> the error to raise."""
@@ -33,6 +35,8 @@ class Expression:
         layers: Number of anchors of a gradient over the layers, or None for one value.
         options: The options of a choice, any YAML.
         name: Holes of one name share one value.
+        when: Pairs of a choice's name and its labels with which this hole is filled; all of them
+            have to hold.
     """
 
     kind: Literal["float", "int", "choice"]
@@ -42,16 +46,21 @@ class Expression:
     layers: int | None = None
     options: tuple[Any, ...] = ()
     name: str | None = None
+    when: When = ()
 
     @property
     def labels(self) -> tuple[Value, ...]:
         """The options as a study can store them: scalars as they are, the rest as YAML text."""
-        return tuple(
-            option
-            if option is None or isinstance(option, str | int | float)
-            else yaml.safe_dump(option, default_flow_style=True, width=10**6).strip()
-            for option in self.options
-        )
+        return tuple(_label_option(option) for option in self.options)
+
+    def searched(self) -> "Expression":
+        """Return what is searched, without where it exists: holes of one name agree in this."""
+        return replace(self, when=())
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is only one value that it may have, where it has any."""
+        return len(self.options) == 1
 
 
 def find_holes(data: Any, place: Place = ()) -> Iterator[tuple[Place, dict[str, Any]]]:
@@ -91,22 +100,54 @@ def parse_expression(place: Place, data: dict[str, Any], origin: Origin) -> Expr
     name = data.get("name")
     if name is not None and (not isinstance(name, str) or not name):
         raise fail(f"a name is a text, got {name!r}", "name")
+    when = _conditions(data["when"], fail) if "when" in data else ()
     if "choice" in data:
-        return _choice(data, name, fail)
-    return _numbers(place, data, name, fail)
+        return _choice(data, name, when, fail)
+    return _numbers(data, name, when, fail)
 
 
-def _choice(data: dict[str, Any], name: str | None, fail: Fail) -> Expression:
+def _label_option(option: Any) -> Value:
+    if option is None or isinstance(option, str | int | float):
+        return option
+    return yaml.safe_dump(option, default_flow_style=True, width=10**6).strip()
+
+
+def _conditions(data: Any, fail: Fail) -> When:
+    if not isinstance(data, dict) or not data:
+        raise fail(
+            "'when' names choices and the options with which this value exists, as in "
+            f"{{merge_method: [ties, dare_ties]}}, got {data!r}",
+            "when",
+        )
+    when = []
+    for choice, wanted in data.items():
+        values = wanted if isinstance(wanted, list) else [wanted]
+        when.append((str(choice), tuple(_label_option(value) for value in values)))
+    return tuple(when)
+
+
+def _choice(
+    data: dict[str, Any],
+    name: str | None,
+    when: When,
+    fail: Fail,
+) -> Expression:
     options = data["choice"]
-    if not isinstance(options, list) or len(options) < 2:
+    fewest = 1 if when else 2
+    if not isinstance(options, list) or len(options) < fewest:
         raise fail(f"a choice is a list of at least two options, got {options!r}", "choice")
-    expression = Expression(kind="choice", options=tuple(options), name=name)
+    expression = Expression(kind="choice", options=tuple(options), name=name, when=when)
     if len({str(label) for label in expression.labels}) < len(options):
         raise fail("the options of a choice differ from each other", "choice")
     return expression
 
 
-def _numbers(place: Place, data: dict[str, Any], name: str | None, fail: Fail) -> Expression:
+def _numbers(
+    data: dict[str, Any],
+    name: str | None,
+    when: When,
+    fail: Fail,
+) -> Expression:
     low, high = _range(data["search"], fail)
     integer, log, layers = data.get("int", False), data.get("log", False), data.get("layers")
     for key, flag in (("int", integer), ("log", log)):
@@ -120,9 +161,8 @@ def _numbers(place: Place, data: dict[str, Any], name: str | None, fail: Fail) -
         raise fail(f"'layers' is the number of anchors of a gradient, got {layers!r}", "layers")
     if layers is not None and layers < 2:
         raise fail(f"a gradient has at least 2 anchors, got layers: {layers}", "layers")
-    _check_limits(place, low, high, fail)
     kind: Literal["float", "int"] = "int" if integer else "float"
-    return Expression(kind=kind, low=low, high=high, log=log, layers=layers, name=name)
+    return Expression(kind=kind, low=low, high=high, log=log, layers=layers, name=name, when=when)
 
 
 def _range(data: Any, fail: Fail) -> tuple[float, float]:
@@ -137,21 +177,3 @@ def _range(data: Any, fail: Fail) -> tuple[float, float]:
     if low >= high:
         raise fail(f"{rule}, got [{data[0]}, {data[1]}]; turn it round?", "search")
     return low, high
-
-
-def _check_limits(place: Place, low: float, high: float, fail: Fail) -> None:
-    """Refuse a range that no method allows for this parameter."""
-    parameter = parameter_of(place)
-    specs = [
-        spec for method in METHODS.values() for spec in method.parameters if spec.name == parameter
-    ]
-    if not specs:
-        return
-    lows = [spec.low for spec in specs if spec.low is not None]
-    highs = [spec.high for spec in specs if spec.high is not None]
-    if len(lows) == len(specs) and low < min(lows):
-        raise fail(
-            f"{parameter!r} is at least {min(lows):g}, the range starts at {low:g}", "search"
-        )
-    if len(highs) == len(specs) and high > max(highs):
-        raise fail(f"{parameter!r} is at most {max(highs):g}, the range ends at {high:g}", "search")

@@ -8,6 +8,8 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from evomerge.documents import Document
 from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
+from evomerge.space.optimizers import AUTO, check_optimizer_name
+from evomerge.space.racing import Estimator, RacingSettings
 
 __all__ = [
     "DEFAULT_OBJECTIVE",
@@ -18,30 +20,64 @@ __all__ = [
 ]
 
 DEFAULT_OBJECTIVE = "objective"
+DEFAULT_TRIALS = 100
 RULES = ("weighted_sum", "min", "improvement")
-SEVERAL_OBJECTIVES = ("tpe", "random")
 
 
 class SearchSettings(Document):
     """How the space is searched.
 
     Attributes:
-        optimizer: The proposer.
-        trials: Trials in all, baselines included.
+        optimizer: The proposer: a name of :data:`evomerge.space.OPTIMIZERS`, or a class of the
+            user's, ``module:Class``.
+        trials: Trials in all, baselines included; 100 where no other budget is given.
+        items: Item evaluations on the search items in all, the baselines' included; the held-out
+            items of the finalists come on top.
+        seconds: Seconds of searching in all, over all sessions; the held-out items come on top.
+        patience: Trials without a significantly better one after which the search ends.
         seed: The one seed: proposals, item splits, masks and few-shot choice come from it.
         ordered: Tell results in the order of asking, so that a run with several workers repeats.
         sigma: First step size of CMA-ES, as a share of each range.
-        population: Population of CMA-ES; by default 4 + 3 ln(dimensions).
+        population: Results in an update of CMA-ES (by default 4 + 3 ln(dimensions)) or in a
+            generation of NSGA-II and NSGA-III (20).
         finalists: Candidates that are scored again on the held-out items.
+        racing: When a candidate is stopped early; ``false`` scores every one on all items.
+        estimator: How the score of a candidate that stopped early is estimated: ``plain``, which is
+            unbiased, or ``irt``, a model of item difficulties.
+        from_baselines: Start from what the baselines show; ``false`` starts from the middle.
     """
 
-    optimizer: Literal["cma", "surrogate", "tpe", "random"] = "cma"
-    trials: int = Field(default=100, ge=1)
+    optimizer: str = AUTO
+    trials: int | None = Field(default=None, ge=1)
+    items: int | None = Field(default=None, ge=1)
+    seconds: float | None = Field(default=None, gt=0)
+    patience: int | None = Field(default=None, ge=1)
     seed: int = Field(default=0, ge=0)
     ordered: bool = False
     sigma: float = Field(default=0.2, gt=0, le=1)
     population: int | None = Field(default=None, ge=2)
     finalists: int = Field(default=5, ge=1)
+    racing: RacingSettings | Literal[False] = RacingSettings()
+    estimator: Estimator = "plain"
+    from_baselines: bool = True
+
+    @field_validator("racing", mode="before")
+    @classmethod
+    def _switch(cls, value: Any) -> Any:
+        return {} if value is True else value
+
+    @property
+    def trial_limit(self) -> int | None:
+        """Trials in all; None where another budget is given instead."""
+        if self.trials is None and self.items is None and self.seconds is None:
+            return DEFAULT_TRIALS
+        return self.trials
+
+    @field_validator("optimizer")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        check_optimizer_name(value)
+        return value
 
 
 class ObjectiveSettings(Document):
@@ -97,20 +133,28 @@ class SpaceDocument(Document):
 
     Attributes:
         recipe: The recipe with its holes.
+        simplex: Names of search expressions whose values sum to 1; in a file also the names of one
+            simplex alone.
+        select: ``heaviest_pair``: slerp between the two models with the largest ``weight``.
         tasks: What is scored.
         objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
             list of tasks, each of which is an objective.
         constraints: What a candidate must hold to win.
+        start: Recipes that are scored first, as paths, as recipes or as ``{name, recipe}``; the
+            search starts from the best of them and of the baselines.
         search: How the space is searched.
         evaluation: How candidates are scored.
     """
 
     recipe: dict[str, Any]
+    simplex: list[list[str]] = Field(default_factory=list)
+    select: Literal["heaviest_pair"] | None = None
     tasks: list[TaskSettings] = Field(min_length=1)
     objective: dict[str, ObjectiveSettings] = Field(
         default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
     )
     constraints: ConstraintSettings = ConstraintSettings()
+    start: list[str | dict[str, Any]] = Field(default_factory=list)
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
@@ -122,6 +166,12 @@ class SpaceDocument(Document):
         if twice:
             raise ValueError(f"every task is listed once; {', '.join(twice)} stands here twice")
         return tasks
+
+    @field_validator("simplex", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        alone = isinstance(value, list) and all(isinstance(name, str) for name in value)
+        return [value] if alone and value else value
 
     @field_validator("objective", mode="before")
     @classmethod
@@ -148,9 +198,4 @@ class SpaceDocument(Document):
                         f"objective {objective!r} names the task {task!r}, which is not one of the "
                         f"space's tasks; {nearest(task, names)}"
                     )
-        if len(self.objective) > 1 and self.search.optimizer not in SEVERAL_OBJECTIVES:
-            raise ValueError(
-                f"{len(self.objective)} objectives ({', '.join(self.objective)}) want an optimizer "
-                f"for several: {' or '.join(SEVERAL_OBJECTIVES)}, got {self.search.optimizer}"
-            )
         return self

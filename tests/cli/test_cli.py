@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import ENVIRONMENT, ROOT, evomerge, small_space, succeed
 
-COMMANDS = ("run", "check", "merge", "export", "eval", "methods", "dashboard")
+COMMANDS = ("run", "check", "convert", "merge", "export", "eval", "methods", "dashboard")
 
 
 def test_help_imports_nothing_heavy():

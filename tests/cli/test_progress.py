@@ -1,5 +1,6 @@
 """What a person sees while a run goes on."""
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -77,3 +78,12 @@ def test_time_left_counts_items_of_all_that_is_to_come():
     rate = display.rate()
     left = 37 * 600 + (3 + 8) * 1200
     assert display.seconds_left() == pytest.approx(left / rate, rel=0.2)
+
+
+def test_who_violates_a_constraint_is_not_the_best_so_far():
+    display = PlainDisplay(Console(file=io.StringIO()), "space", Path("run"), 3)
+    for number, value, violation in ((1, 0.9, 0.2), (2, 0.5, -0.1), (3, 0.95, 0.1), (4, 0.6, 0.0)):
+        found = record(number, value)
+        scores = dataclasses.replace(found.search, violations={"add": violation})
+        display._compare(dataclasses.replace(found, search=scores))
+    assert display.best.number == 4

@@ -1,6 +1,7 @@
 """A driver over workers that score at once, from the recipe's numbers alone."""
 
 import time
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.finalists import choose_finalists
 from evomerge.space import parse_space
 from evomerge.workers import Failed, PoolInfo, Scored
+from tests.conftest import ROOT
 
 SPACE = """
 recipe:
@@ -25,7 +27,7 @@ recipe:
 tasks:
   - {name: a, metric: acc}
   - {name: b, metric: acc}
-search: {trials: 30, population: 5}
+search: {optimizer: cma, trials: 30, population: 5, racing: false}
 """
 ITEMS = 40
 IDS = {split: tuple(f"{split}{i}" for i in range(ITEMS)) for split in ("search", "holdout")}
@@ -53,7 +55,7 @@ def score(assignment):
     scores = ItemScores(tasks)
     if assignment.items is not None:
         scores = scores.select(assignment.items)
-    return Scored(assignment.number, assignment.split, scores, {"score": 0.0}, 1)
+    return Scored(assignment.number, assignment.split, scores, {"score": 1.0}, 1)
 
 
 class InstantPool:
@@ -85,6 +87,9 @@ class InstantPool:
     def submit(self, assignment):
         self.busy.append(assignment)
 
+    def evaluate(self, assignment):
+        return score(assignment)
+
     def wait(self):
         if self.left is not None:
             if self.left == 0:
@@ -92,7 +97,7 @@ class InstantPool:
             self.left -= 1
         assignment = self.busy.pop(self.pick(self.busy))
         self.scored.append((assignment.number, assignment.split))
-        outcome = score(assignment)
+        outcome = self.evaluate(assignment)
         if isinstance(outcome, Scored):
             self.num_items += outcome.scores.num_items
         return outcome
@@ -128,7 +133,7 @@ class Harness:
             cache=cache,
         )
         driver.score_baselines()
-        driver.search()
+        study.set_attribute("ended", driver.search())
         if holdout:
             driver.score_holdout(choose_finalists(study, 3))
         return study
@@ -147,6 +152,30 @@ class Harness:
             (r.number, r.kind, r.label, r.state, r.point, r.asked_after, r.order, r.value, r.reason)
             for r in self.study().records.values()
         ]
+
+
+@pytest.fixture(scope="session")
+def postgresql_server():
+    """A server of the tests' own; skips where there is none."""
+    pytest.importorskip("psycopg", reason="no psycopg: pip install 'evomerge[postgresql]'")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "scripts"))
+        from local_postgresql import find_binaries, local_postgresql
+    if find_binaries() is None:
+        pytest.skip("no PostgreSQL server: apt-get install postgresql")
+    with local_postgresql() as url:
+        yield url
+
+
+@pytest.fixture
+def postgresql(postgresql_server):
+    """The URL of an empty database."""
+    import psycopg
+
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgresql_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    return f"{postgresql_server.rsplit('/', 1)[0]}/{name}"
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from evomerge.evaluation.rules import Improvement, UserFunction, Worst, improvem
 from evomerge.search import open_storage
 from evomerge.search.finalists import choose_finalists
 from evomerge.search.fronts import pareto_front
-from evomerge.search.user_functions import load_function
 from evomerge.space import parse_space
+from evomerge.user_code import load_callable
 
 from .conftest import SPACE, InstantPool
 
@@ -122,15 +122,15 @@ def test_a_function_of_the_user():
 def test_functions_are_found_by_name(tmp_path):
     (tmp_path / "mine.py").write_text("def good(scores):\n    return 1.0\nx = 3\n")
     (tmp_path / "bad.py").write_text("1 / 0\n")
-    assert load_function("mine:good", tmp_path)({}) == 1.0
-    assert load_function("math:hypot", tmp_path) is math.hypot
+    assert load_callable("mine:good", tmp_path, role="objective")({}) == 1.0
+    assert load_callable("math:hypot", tmp_path, role="objective") is math.hypot
     for name, message in [
         ("mine:god", "has no function 'god'; did you mean 'good'"),
         ("nowhere:f", r"no module 'nowhere': neither nowhere\.py in"),
         ("bad:f", "importing it failed: ZeroDivisionError"),
     ]:
         with pytest.raises(SpaceError, match=message):
-            load_function(name, tmp_path)
+            load_callable(name, tmp_path, role="objective")
 
 
 def space_with(objective, **search):
@@ -163,7 +163,10 @@ def test_forms_of_an_objective(objective, names):
     [
         ("mean", "one of weighted_sum, min, improvement or module:function"),
         ({"kind": "min", "tasks": ["c"]}, "names the task 'c', which is not one of the space's"),
-        (["a", "b"], "2 objectives .* want an optimizer for several: tpe or random, got cma"),
+        (
+            ["a", "b"],
+            "2 objectives .* want an optimizer for several: auto, tpe, .*, got cma",
+        ),
         ({"x": {"kind": "min", "task": ["a"]}}, "unknown key 'task'; did you mean 'tasks'"),
     ],
 )

@@ -1,6 +1,7 @@
 """The study: what it keeps, in any Optuna storage, for Optuna's own tools too."""
 
 import json
+import sys
 
 import optuna
 import pytest
@@ -9,9 +10,10 @@ import yaml
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from evomerge.errors import StudyError
+from evomerge.errors import PrerequisiteError, StudyError
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.search import Study, Summary, TrialRecord, open_storage
+from evomerge.search.storage import without_password
 from evomerge.space import Dimension
 
 DIMENSIONS = (Dimension("w", "float", 0.0, 1.0), Dimension("m", "choice", choices=("a", "b")))
@@ -34,8 +36,10 @@ def interrupt(*_arguments):
     raise KeyboardInterrupt
 
 
-@pytest.fixture(params=["sqlite", "journal"])
+@pytest.fixture(params=["sqlite", "journal", "postgresql"])
 def url(request, tmp_path):
+    if request.param == "postgresql":
+        return request.getfixturevalue("postgresql")
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'study.db'}"
     return str(tmp_path / "study.log")
@@ -57,7 +61,7 @@ def test_everything_comes_back(url):
     assert again.records[2].point == {"w": 1 / 3, "m": "b"}
 
 
-def test_optuna_sees_values_parameters_and_the_objective_s_name(url):
+def test_optuna_sees_values_and_the_objective_s_name(url):
     study = Study(open_storage(url), "s", DIMENSIONS)
     begin(study)
     study.complete(0, SUMMARY, seconds={}, order=0, worker=1)
@@ -65,21 +69,12 @@ def test_optuna_sees_values_parameters_and_the_objective_s_name(url):
     assert plain.metric_names == ["objective"]
     trial = plain.trials[0]
     assert trial.value == 0.625
-    assert trial.params == {"w": 1 / 3, "m": "b"}
+    assert trial.user_attrs["trial"]["point"] == {"w": 1 / 3, "m": "b"}
     assert trial.user_attrs["trial"]["seed"] == 3
     assert trial.user_attrs["result"]["add"] == 0.625
     shown = json.dumps(trial.user_attrs["result"])
     assert shown.startswith('{"add": 0.625, "stderr": 0.03, "items": 40')
     assert trial.duration is not None
-
-
-def test_many_dimensions_are_in_the_attribute_alone(url):
-    dimensions = tuple(Dimension(f"w{i}", "float", 0.0, 1.0) for i in range(9))
-    point = {dimension.name: i / 7 for i, dimension in enumerate(dimensions)}
-    study = Study(open_storage(url), "s", dimensions)
-    begin(study, point=point)
-    assert Study(open_storage(url), "s", dimensions).records[0].point == point
-    assert not optuna.load_study(study_name="s", storage=open_storage(url)).trials[0].params
 
 
 def test_a_trial_is_three_transactions(tmp_path):
@@ -209,7 +204,43 @@ def test_a_foreign_study_is_refused(url):
         Study(open_storage(url), "s", DIMENSIONS)
 
 
+def test_without_its_driver_a_database_is_one_message_with_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(PrerequisiteError, match="pip install 'evomerge\\[postgresql\\]'") as caught:
+        open_storage("postgresql://me:secret@127.0.0.1:1/none")
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("postgresql://me:secret@host:port/x", "--storage: cannot be read as a URL"),
+        ("no thing://me:secret@h/x", "--storage: cannot be read as a URL"),
+        ("nothing://me:secret@h/x", "--storage nothing://me@h/x: cannot be opened"),
+    ],
+)
+def test_a_url_that_is_none_is_one_message_without_the_password(url, message):
+    with pytest.raises(StudyError, match=message) as caught:
+        open_storage(url)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "kept"),
+    [
+        ("postgresql://me:secret@host:5433/x?sslmode=require", None),
+        ("postgresql+psycopg://me@host/x", "postgresql+psycopg://me@host/x"),
+        ("sqlite:///runs/study.db", "sqlite:///runs/study.db"),
+        ("runs/study.log", "runs/study.log"),
+    ],
+)
+def test_no_password_is_written_down(url, kept):
+    expected = kept or "postgresql://me@host:5433/x?sslmode=require"
+    assert without_password(url) == expected
+
+
 def test_a_storage_out_of_reach_is_one_message_without_the_password():
+    pytest.importorskip("psycopg")
     with pytest.raises(StudyError, match="cannot be opened") as caught:
         open_storage("postgresql://me:secret@127.0.0.1:1/none")
     assert "secret" not in str(caught.value)

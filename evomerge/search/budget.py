@@ -1,0 +1,71 @@
+"""When a search ends: trials, item evaluations, seconds, or nothing better for long."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from evomerge.space import SearchSettings
+
+__all__ = ["Budget", "Spent"]
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a search has spent, baselines included.
+
+    Attributes:
+        trials: Trials begun.
+        items: Item evaluations on the search items, of the trials that were told.
+        seconds: Seconds of searching, over all sessions.
+        idle_trials: Trials since the last significant improvement.
+    """
+
+    trials: int
+    items: int
+    seconds: float
+    idle_trials: int = 0
+
+
+class Budget:
+    """The limits of a search.
+
+    Args:
+        settings: The limits.
+        interrupted: Whether somebody asks for the end.
+    """
+
+    def __init__(
+        self, settings: SearchSettings, interrupted: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._settings = settings
+        self._interrupted = interrupted
+
+    def ended(self, spent: Spent) -> str | None:
+        """Return why no further trial begins, or None."""
+        settings = self._settings
+        if self._interrupted():
+            return "interrupted"
+        limit = settings.trial_limit
+        if limit is not None and spent.trials >= limit:
+            return f"trials: {spent.trials} of {limit}"
+        if settings.items is not None and spent.items >= settings.items:
+            return f"items: {spent.items} of {settings.items}"
+        if settings.seconds is not None and spent.seconds >= settings.seconds:
+            return f"seconds: {spent.seconds:.0f} of {settings.seconds:g}"
+        if settings.patience is not None and spent.idle_trials >= settings.patience:
+            return f"patience: nothing significantly better in {spent.idle_trials} trials"
+        return None
+
+    def items_left(self, spent: Spent) -> int | None:
+        """Return how many items the next trial may be scored on; None means any number."""
+        limit = self._settings.items
+        return None if limit is None else max(limit - spent.items, 0)
+
+    def progress(self, spent: Spent) -> tuple[float, float]:
+        """Return how much is done of how much, in the unit of the limit that is nearest."""
+        pairs = [
+            (spent.trials, self._settings.trial_limit),
+            (spent.items, self._settings.items),
+            (spent.seconds, self._settings.seconds),
+        ]
+        known = [(float(done), float(total)) for done, total in pairs if total is not None]
+        return max(known, key=lambda pair: pair[0] / pair[1])
