@@ -1,13 +1,13 @@
 """Compares estimates of a candidate's score from a part of the items, on the playground.
 
-Random candidates around the average are scored on all search items of search_spaces/bench_search.yml
-once; the results stay in the folder. Then searches are played: of some candidates, in a random
-order, only a rung of items is told, as racing would have it (one in four is complete), and the
-score of each other candidate is estimated from a draw of 32, 64 or 128 items.
+Random candidates around the average are scored once on all search items of
+search_spaces/bench_search.yml; the results stay in the folder. Then searches are played: of some
+candidates, in a random order, only a rung of items is told, as racing would have it (one in four is
+complete), and the score of each other candidate is estimated from a draw of 32, 64 or 128 items.
 
     python scripts/bench_estimators.py --out runs/bench-estimators
 
-All but the plain mean draw the items on which the baselines differ first; the plain mean draws evenly.
+The plain mean draws evenly; the others draw items on which the baselines differ more often.
 """
 
 import argparse
@@ -43,13 +43,13 @@ PLAIN, STRATIFIED, CONTROLLED, IRT = ESTIMATORS = (
 )
 COLUMNS = ("estimator", "items", "bias", "its error", "RMSE", "mean stated error", "covered")
 
-Strataed = Mapping[str, Strata]
+ByTask = Mapping[str, Strata]
 Found = dict[tuple[str, int], list[tuple[int, float, float]]]
 
 
 def recipes(seed: int, count: int, search_items: int) -> tuple[Any, Iterator[tuple[str, Any]]]:
     """Return the space and, by name, the baselines' recipes and then the candidates'."""
-    protocol = Protocol(budget=0, search_items=search_items, holdout_items=1, true_items=0)
+    protocol = Protocol(budget=0, search_items=search_items, holdout_items=2, true_items=0)
     space = parse(protocol.document(seed))
     generator = np.random.default_rng(seed)
     middle = 1 / (len(space.merged_names()) - 1)
@@ -87,7 +87,7 @@ def score_all(options: argparse.Namespace) -> tuple[list[ItemScores], list[ItemS
     return known, [scores for name, scores in found.items() if name.startswith("candidate")]
 
 
-def divide(known: Sequence[ItemScores], *, order: bool) -> Strataed:
+def divide(known: Sequence[ItemScores], *, order: bool) -> ByTask:
     """Return the strata that a run makes from its baselines."""
     strata = {}
     for task, items in known[0].by_task.items():
@@ -98,7 +98,7 @@ def divide(known: Sequence[ItemScores], *, order: bool) -> Strataed:
 
 
 def draw(
-    scores: ItemScores, strata: Strataed, rung: int, generator: np.random.Generator
+    scores: ItemScores, strata: ByTask, rung: int, generator: np.random.Generator
 ) -> ItemScores:
     """Return what a candidate got on the first items of a draw of its own."""
     wanted: dict[str, list[str]] = {}
@@ -129,7 +129,7 @@ def play(
             controlled.learn(told)
             irt.learn(told)
         # Without baselines nothing is expected.
-        estimates: dict[str, tuple[Strataed, Callable[[ItemScores], Any]]] = {
+        estimates: dict[str, tuple[ByTask, Callable[[ItemScores], Any]]] = {
             PLAIN: (even, PlainEstimator(even, []).current()),
             STRATIFIED: (ordered, PlainEstimator(ordered, []).current()),
             CONTROLLED: (ordered, controlled.current()),

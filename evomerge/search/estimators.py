@@ -142,7 +142,7 @@ class IrtEstimator:
 
 
 def fitted_trials(num_told: int) -> int:
-    """Return how many of the told trials the model is fitted to: 0, 4, 8, 12, 16, 20, 25, 32 and so on."""
+    """Return how many of the told trials the model is fitted to: 0, 4, … 20, 25, 32 and so on."""
     count = 0
     while True:
         larger = max(count + LEAST_FIT_STEP, math.ceil(FIT_GROWTH * count))
