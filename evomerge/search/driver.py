@@ -8,7 +8,7 @@ from itertools import chain
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
+from evomerge.proposers import Proposer, StagePlan, Told, check_user_class, make_proposer, plan_for
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -180,6 +180,11 @@ class Driver:
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
+        kept = self._study.attributes.get("stages")
+        if kept is None:
+            # Kept: a run that goes on with another budget repeats the stages that it had.
+            kept = plan_for(self._space, self._settings, known, num).to_dict()
+            self._study.set_attribute("stages", kept)
         return make_proposer(
             self._space,
             self._settings,
@@ -187,6 +192,7 @@ class Driver:
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
+            plan=StagePlan.from_dict(kept),
         )
 
     def _begin(self, baseline: Baseline) -> TrialRecord:

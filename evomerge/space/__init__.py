@@ -20,16 +20,19 @@ from evomerge.space.schema import (
     SpaceDocument,
 )
 from evomerge.space.space import Space, load_space, parse_space
+from evomerge.space.stages import LEVELS, Level
 from evomerge.space.writing import convert_genome
 
 __all__ = [
     "AUTO",
     "BASELINE_WORDS",
+    "LEVELS",
     "OPTIMIZERS",
     "Condition",
     "ConstraintSettings",
     "Dimension",
     "Hole",
+    "Level",
     "ObjectiveSettings",
     "Optimizer",
     "Point",
