@@ -90,7 +90,8 @@ class Features:
         fine = Part(np.eye(self.count), owners, _FINE_LENGTH * num_fine**0.5, _FINE_AMPLITUDE)
         if all(len(rows) == 1 for rows in self.groups):
             return Kernel([Part(fine.views, owners, fine.length, _COARSE_AMPLITUDE)])
-        views, lengths = [], []
+        views: list[Array] = []
+        lengths: list[float] = []
         for rows in self.groups:
             view = np.zeros(self.count)
             view[rows] = 1.0 / len(rows)

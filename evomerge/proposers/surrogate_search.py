@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 
 from evomerge.proposers.surrogate_kernel import Array
 from evomerge.proposers.surrogate_model import Posterior
 from evomerge.proposers.surrogate_points import Features
 from evomerge.space import Value
+
+Places = npt.NDArray[np.intp]
+"""Indices."""
 
 __all__ = ["Acquisition", "Explorer", "UpperBound"]
 
@@ -78,7 +82,7 @@ class Explorer:
         self._features = features
         self._generator = generator
 
-    def anywhere(self, count: int) -> Array:
+    def anywhere(self, count: int) -> tuple[Array, Array]:
         """Return points of the whole space, shape ``(count, features)``.
 
         The numbers of a group are near each other: what all layers of a model share is explored
@@ -95,7 +99,7 @@ class Explorer:
         self._draw_options(points, 1.0)
         return levels, points
 
-    def around(self, centres: Array, count: int) -> Array:
+    def around(self, centres: Array, count: int) -> tuple[Array, Array]:
         """Return points near some centres, shape ``(count, features)``."""
         anchors = centres[np.arange(count) % len(centres)]
         points = anchors.copy()
@@ -141,7 +145,7 @@ class Explorer:
     def _has_steps(self) -> bool:
         return any(dimension.kind != "float" for dimension in self._features.dimensions)
 
-    def _best(self, acquisition: Acquisition, points: Array, count: int) -> Array:
+    def _best(self, acquisition: Acquisition, points: Array, count: int) -> Places:
         legal = self._legal(points) if self._has_steps else points
         order = np.argsort(-acquisition.values(legal), kind="stable")
         return order[:count]
@@ -171,7 +175,8 @@ class Explorer:
             bounds=optimize.Bounds(lower.ravel(), upper.ravel()),
             options={"maxiter": _MAX_STEPS, "ftol": 1e-7, "maxcor": 10},
         )
-        return np.clip(np.asarray(found.x).reshape(starts.shape), lower, upper)
+        reached: Array = np.clip(np.asarray(found.x).reshape(starts.shape), lower, upper)
+        return reached
 
     def _polish(self, acquisition: Acquisition, point: Array) -> Array:
         """Return the end of a way of single changes of options and whole numbers."""

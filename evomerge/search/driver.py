@@ -8,7 +8,15 @@ from itertools import chain
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, choose, make_proposer
+from evomerge.proposers import (
+    Proposer,
+    StagePlan,
+    Told,
+    check_user_class,
+    choose,
+    make_proposer,
+    plan_for,
+)
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -23,7 +31,7 @@ from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
-from evomerge.space import AUTO, Space
+from evomerge.space import AUTO, SearchSettings, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -187,18 +195,33 @@ class Driver:
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
-        if self._settings.optimizer == AUTO:
-            choice = choose(self._space, self._settings, num)
-            self._study.set_attribute("optimizer", {"name": choice.name, "reason": choice.reason})
-            self._monitor.note(f"optimizer {choice.name}: {choice.reason}")
+        settings = self._settle_optimizer(num)
+        kept = self._study.attributes.get("stages")
+        if kept is None:
+            # Kept: a run that goes on with another budget repeats the stages that it had.
+            kept = plan_for(self._space, settings, known, num).to_dict()
+            self._study.set_attribute("stages", kept)
         return make_proposer(
             self._space,
-            self._settings,
+            settings,
             start=start,
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
+            plan=StagePlan.from_dict(kept),
         )
+
+    def _settle_optimizer(self, num_objectives: int) -> SearchSettings:
+        """Return the settings with the optimizer that ``auto`` chose when the run began."""
+        if self._settings.optimizer != AUTO:
+            return self._settings
+        kept = self._study.attributes.get("optimizer")
+        if kept is None:
+            choice = choose(self._space, self._settings, num_objectives)
+            kept = {"name": choice.name, "reason": choice.reason}
+            self._study.set_attribute("optimizer", kept)
+        self._monitor.note(f"optimizer {kept['name']}: {kept['reason']}")
+        return self._settings.model_copy(update={"optimizer": kept["name"]})
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(
