@@ -21,6 +21,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import numpy as np
+import numpy.typing as npt
 from bench_search_problem import Protocol, parse
 from benchmark_models import print_table
 
@@ -113,6 +114,15 @@ def objective(scores: ItemScores) -> float:
     return float(np.mean([task.values.mean() for task in scores.by_task.values()]))
 
 
+def worst_first(
+    places: npt.NDArray[np.int64], rest: Sequence[ItemScores], told: int
+) -> npt.NDArray[np.int64]:
+    """Return the same order, but all that are told are worse than all others."""
+    truths = np.array([objective(rest[place]) for place in places])
+    is_told = np.argsort(np.argsort(truths, kind="stable")) < told
+    return np.concatenate([places[is_told], places[~is_told]])
+
+
 def play(
     known: Sequence[ItemScores], rest: Sequence[ItemScores], options: argparse.Namespace
 ) -> Iterator[tuple[str, int, int, float, float]]:
@@ -122,6 +132,8 @@ def play(
     everything = known[0].num_items
     for _ in range(options.repeats):
         places = generator.permutation(len(rest))
+        if options.better:
+            places = worst_first(places, rest, options.told)
         controlled, irt = PlainEstimator(ordered, known), IrtEstimator(ordered, known)
         for place in places[: options.told]:
             rung = int(generator.choice([*RUNGS, everything]))
@@ -184,6 +196,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--candidates", type=int, default=48, help="around the average")
     parser.add_argument("--told", type=int, nargs="+", default=[0, 30], help="earlier trials")
     parser.add_argument("--repeats", type=int, default=25, help="searches that are played")
+    parser.add_argument(
+        "--better", action="store_true", help="estimate candidates better than all that are told"
+    )
     parser.add_argument("--search-items", type=int, default=150, help="items a skill")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args(arguments)
@@ -198,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "candidates": len(rest),
         "scores": {"mean": float(np.mean(truths)), "spread": float(np.std(truths))},
         "repeats": options.repeats,
+        "better": options.better,
         "told": {},
     }
     for count in options.told:
@@ -220,7 +236,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for row in rows
         ]
         print_table(COLUMNS, cells)
-    with replacing(options.out / "estimators.json") as opened:
+    name = "estimators.better.json" if options.better else "estimators.json"
+    with replacing(options.out / name) as opened:
         opened.write((json.dumps(result, indent=1) + "\n").encode())
 
 

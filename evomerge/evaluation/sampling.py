@@ -219,8 +219,9 @@ def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) 
 def _inner_variance(strata: Strata, labels: npt.NDArray[np.int64], inside: Array) -> float:
     """Return the variance of a stratified mean, over the draws of the items.
 
-    A few equal items do not show that there is no spread: the spread inside all strata counts as
-    some items more, and where there is none at all, that of the candidates before counts as one.
+    A few equal items do not show that there is no spread. What earlier candidates had, halfway
+    between the stratum's and that of all, scaled to what this one has, counts as some items more in
+    each; where all items of this one are equal, the earlier spread counts as that of one item.
 
     Args:
         strata: The items.
@@ -232,14 +233,12 @@ def _inner_variance(strata: Strata, labels: npt.NDArray[np.int64], inside: Array
     counts = np.bincount(labels, minlength=count)
     shares = members / len(strata.items)
     squares = np.bincount(labels, inside**2, count)
-    free = len(inside) - int((counts > 0).sum())
-    known = float(shares @ strata.spreads**2)
-    if not free:
-        pooled = known
-    elif squares.sum() > TINY * known:
-        pooled = float(squares.sum()) / free
-    else:
-        pooled = known / len(inside)
-    variances = (squares + PRIOR_ITEMS * pooled) / (np.maximum(counts, 1) - 1 + PRIOR_ITEMS)
+    earlier = 0.5 * (strata.spreads**2 + shares @ strata.spreads**2)
+    expected = float(np.maximum(counts - 1, 0) @ earlier)
+    scale = float(squares.sum()) / expected if expected else 1.0
+    if scale <= TINY:
+        scale = 1.0 / len(inside)
+    priors = PRIOR_ITEMS * scale * earlier
+    variances = (squares + priors) / (np.maximum(counts, 1) - 1 + PRIOR_ITEMS)
     errors = variances / np.maximum(counts, 1) * (1.0 - counts / members)
     return float(shares**2 @ errors)
