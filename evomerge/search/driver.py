@@ -2,12 +2,13 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 from itertools import chain
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
+from evomerge.proposers import Proposer, Told, check_user_class, choose, make_proposer
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -21,7 +22,7 @@ from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
-from evomerge.space import Space
+from evomerge.space import AUTO, SearchSettings, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -174,12 +175,23 @@ class Driver:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         return make_proposer(
             self._space,
-            self._settings,
+            self._with_optimizer(),
             start=start,
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
         )
+
+    def _with_optimizer(self) -> SearchSettings:
+        """Return the settings with the optimizer that ``auto`` chose when the run began."""
+        if self._settings.optimizer != AUTO:
+            return self._settings
+        choice = self._study.attributes.get("optimizer")
+        if choice is None:
+            num = len(self._space.document.objective)
+            choice = asdict(choose(self._space, self._settings, num))
+            self._study.set_attribute("optimizer", choice)
+        return self._settings.model_copy(update={"optimizer": choice["name"]})
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(

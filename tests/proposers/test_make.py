@@ -56,7 +56,9 @@ def test_three_processes_with_other_hashes_propose_the_same():
 
 
 def test_conditions_are_refused_with_the_names_of_those_that_can():
-    message = r"values that exist only .* \(density, rescale, steps\) .*auto, tpe, surrogate, .*, got cma"
+    message = (
+        r"values that exist only .* \(density, rescale, steps\) .*auto, tpe, surrogate, .*, got cma"
+    )
     with pytest.raises(SpaceError, match=message):
         make("cma", CONDITIONAL)
 
