@@ -8,13 +8,13 @@ from typing import Any
 from evomerge.errors import SpaceError
 from evomerge.proposers.base import Told, UnitSpace
 from evomerge.proposers.staged import Stage
-from evomerge.space import AUTO, LEVELS, Level, SearchSettings, Value, is_user_class
+from evomerge.space import LEVELS, Level, SearchSettings, Value, is_user_class
 
 __all__ = ["PlannedStage", "StagePlan", "plan_stages"]
 
 Known = Sequence[tuple[Mapping[str, Value], Told]]
 
-_MANY_TRIALS = 40
+_MANY_TRIALS = 30
 """Trials a value from which on a search of all values at once is left alone."""
 
 _COARSER = 1.5

@@ -1,7 +1,7 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
@@ -22,7 +22,7 @@ from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
-from evomerge.space import Space
+from evomerge.space import Point, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -180,11 +180,6 @@ class Driver:
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
-        kept = self._study.attributes.get("stages")
-        if kept is None:
-            # Kept: a run that goes on with another budget repeats the stages that it had.
-            kept = plan_for(self._space, self._settings, known, num).to_dict()
-            self._study.set_attribute("stages", kept)
         return make_proposer(
             self._space,
             self._settings,
@@ -192,8 +187,20 @@ class Driver:
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
-            plan=StagePlan.from_dict(kept),
+            plan=self._plan(known, num),
         )
+
+    def _plan(self, known: Sequence[tuple[Point, Told]], num: int) -> StagePlan:
+        """Return the stages that the run began with: another budget does not change them."""
+        kept = self._study.attributes.get("stages")
+        if kept is not None:
+            return StagePlan.from_dict(kept)
+        if any(record.kind == "proposed" for record in self._study.records.values()):
+            plan = StagePlan((), "no stages: the run was begun without")
+        else:
+            plan = plan_for(self._space, self._settings, known, num)
+        self._study.set_attribute("stages", plan.to_dict())
+        return plan
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(
