@@ -14,7 +14,7 @@ __all__ = ["PlannedStage", "StagePlan", "plan_stages"]
 
 Known = Sequence[tuple[Mapping[str, Value], Told]]
 
-_MANY_TRIALS = 40
+_MANY_TRIALS = 30
 """Trials a value from which on a search of all values at once is left alone."""
 
 _COARSER = 1.5

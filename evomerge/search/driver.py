@@ -31,7 +31,7 @@ from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
-from evomerge.space import AUTO, SearchSettings, Space
+from evomerge.space import AUTO, Point, SearchSettings, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -196,11 +196,6 @@ class Driver:
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         settings = self._settle_optimizer(num)
-        kept = self._study.attributes.get("stages")
-        if kept is None:
-            # Kept: a run that goes on with another budget repeats the stages that it had.
-            kept = plan_for(self._space, settings, known, num).to_dict()
-            self._study.set_attribute("stages", kept)
         return make_proposer(
             self._space,
             settings,
@@ -208,7 +203,7 @@ class Driver:
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
-            plan=StagePlan.from_dict(kept),
+            plan=self._plan(settings, known, num),
         )
 
     def _settle_optimizer(self, num_objectives: int) -> SearchSettings:
@@ -222,6 +217,20 @@ class Driver:
             self._study.set_attribute("optimizer", kept)
         self._monitor.note(f"optimizer {kept['name']}: {kept['reason']}")
         return self._settings.model_copy(update={"optimizer": kept["name"]})
+
+    def _plan(
+        self, settings: SearchSettings, known: Sequence[tuple[Point, Told]], num: int
+    ) -> StagePlan:
+        """Return the stages that the run began with: another budget does not change them."""
+        kept = self._study.attributes.get("stages")
+        if kept is not None:
+            return StagePlan.from_dict(kept)
+        if any(record.kind == "proposed" for record in self._study.records.values()):
+            plan = StagePlan((), "no stages: the run was begun without")
+        else:
+            plan = plan_for(self._space, settings, known, num)
+        self._study.set_attribute("stages", plan.to_dict())
+        return plan
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(

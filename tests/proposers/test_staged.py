@@ -432,6 +432,13 @@ class TestDriver:
         assert together[:3] == [True] * 3
         assert together[-10:] == [False] * 10
 
+    def test_a_run_that_was_begun_without_stages_goes_on_without(self, tmp_path):
+        first = Harness(tmp_path, **(SEARCH | {"trials": 12, "stages": False}))
+        first.drive(InstantPool()).set_attribute("stages", None)
+        study = Harness(tmp_path, **(SEARCH | {"trials": 16})).drive(InstantPool())
+        assert len(study.records) == 16
+        assert study.attributes["stages"]["stages"] == []
+
     @pytest.mark.parametrize("budget", [{"trials": 20}, {"trials": None, "items": 1600}])
     def test_a_run_that_was_stopped_goes_on_the_same(self, tmp_path, budget):
         search = SEARCH | budget
