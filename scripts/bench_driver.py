@@ -249,6 +249,23 @@ def print_row(row: dict[str, Any]) -> None:
     )
 
 
+def measure_flush(folder: Path | None) -> float:
+    """Return the median milliseconds for which a small file waits for the disk.
+
+    A trial waits once: its items are on the disk before the study calls it complete.
+    """
+    spent = []
+    with tempfile.TemporaryDirectory(prefix="evomerge-bench-", dir=folder) as place:
+        for number in range(25):
+            with (Path(place) / str(number)).open("wb") as file:
+                file.write(bytes(5_000))
+                file.flush()
+                started = time.perf_counter()
+                os.fsync(file.fileno())
+                spent.append(1e3 * (time.perf_counter() - started))
+    return float(np.median(spent))
+
+
 def storages(names: list[str], stack: contextlib.ExitStack) -> Iterator[str | None]:
     """Give a URL for each storage that is there; None is the default one."""
     if "sqlite" in names:
@@ -291,6 +308,8 @@ def main() -> None:
     report = {
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
         "python": platform.python_version(),
+        "load": os.getloadavg()[0],
+        "flush_ms": measure_flush(options.folder),
         "dimensions": options.dimensions,
         "items": options.items * len(TASKS),
         "results": rows,
@@ -310,6 +329,11 @@ def main() -> None:
             )
             for row in rows
         ],
+    )
+    print(
+        f"{report['machine']}, load {report['load']:.1f} at the end; {report['items']} items, "
+        f"{report['dimensions']} dimensions; one flush of the disk takes "
+        f"{report['flush_ms']:.1f} ms"
     )
     if options.json:
         options.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")

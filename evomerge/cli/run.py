@@ -20,6 +20,16 @@ def run(
         int | None,
         typer.Option(min=1, help="Trials in all; more than before continues a finished run."),
     ] = None,
+    items: Annotated[
+        int | None, typer.Option(min=1, help="Item evaluations on the search items in all.")
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(min=0, help="Seconds of searching in all, over all sessions.")
+    ] = None,
+    warm_start: Annotated[
+        Path | None,
+        typer.Option(help="Run directory of an earlier search over an overlapping space."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Seed, in place of the file's.")] = None,
     workers: Annotated[
         int, typer.Option(min=1, help="Workers; more than one are Ray actors, one a device.")
@@ -45,12 +55,18 @@ def run(
     The run directory gets `space.yml`, `study.db`, `best.yml`, `result.json`, `report.html` and the
     per-item scores. The same command again continues an unfinished run.
 
+    Ctrl-C ends the search after the trials under way and chooses the winner among what there is;
+    Ctrl-C again stops at once. Either way the same command continues.
+
     **Examples**
 
     `evomerge run search_spaces/quickstart.yml`
 
     `evomerge run space.yml --out runs/big --trials 500 --workers 4 --seed 1`
+
+    `evomerge run finer.yml --items 50000 --warm-start runs/big`
     """
+    from evomerge.cli.interrupt import Interrupt
     from evomerge.cli.progress import make_display
     from evomerge.cli.tables import print_result
     from evomerge.report import write_report
@@ -58,11 +74,11 @@ def run(
     from evomerge.search import run as run_search
     from evomerge.space import load_space
 
-    loaded = load_space(space).with_search(trials=trials, seed=seed)
+    loaded = load_space(space).with_search(trials=trials, items=items, seconds=seconds, seed=seed)
     loaded = loaded.with_task_dirs(map(str, include_path or ()))
     directory = RunDirectory(out if out is not None else Path("runs") / loaded.name)
     parents, _ = find_models(loaded)
-    with make_display(loaded.name, directory.path, len(parents)) as display:
+    with make_display(loaded.name, directory.path, len(parents)) as display, Interrupt() as stop:
         result = run_search(
             loaded,
             directory.path,
@@ -73,6 +89,8 @@ def run(
             allow_code_execution=allow_code_execution,
             cache=cache,
             monitor=display,
+            interrupted=stop.requested,
+            warm_start=warm_start,
         )
         write_report(result, loaded, directory.report)
     print_result(result, directory)

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.report.style import COLORS, LAYOUT, baseline_colors
-from evomerge.search import RunResult, Summary, TrialRecord, short_names, trial_name
+from evomerge.search import CANDIDATES, RunResult, Summary, TrialRecord, short_names, trial_name
 from evomerge.space import Space
 
 __all__ = ["holdout_figure", "parameter_figure", "search_figure"]
@@ -16,7 +16,7 @@ __all__ = ["holdout_figure", "parameter_figure", "search_figure"]
 def search_figure(result: RunResult) -> Any:
     """Every trial's search objective, the best so far, and the baselines as lines."""
     figure = go.Figure()
-    candidates = [r for r in result.trials if r.kind in ("proposed", "default") and r.search]
+    candidates = [r for r in result.trials if r.kind in CANDIDATES and r.search]
     stopped = [record for record in candidates if record.state == "pruned"]
     if stopped:
         marker = {"color": COLORS["proposed"], "opacity": 0.35, "symbol": "circle-open"}
@@ -52,7 +52,7 @@ def search_figure(result: RunResult) -> Any:
     colors = baseline_colors(result)
     ends = [0, max((record.number for record in result.trials), default=1)]
     for record in result.baselines:
-        if record.search is None or record.kind == "default":
+        if record.search is None or record.kind in ("default", "start"):
             continue
         value = record.search.objective.value
         figure.add_scatter(

@@ -12,6 +12,7 @@ COLORS = {
     "base": "#9d755d",
     "average": "#f58518",
     "default": "#54a24b",
+    "start": "#72b7b2",
     "winner": "#e45756",
     "violating": "#999999",
 }

@@ -16,7 +16,7 @@ from evomerge.search.layout import read_trial
 from evomerge.search.monitor import Monitor, SilentMonitor, Stage
 from evomerge.search.names import score_columns, short_constraint, short_names, trial_name
 from evomerge.search.opening import OpenRun, open_run
-from evomerge.search.records import Summary, TrialRecord
+from evomerge.search.records import CANDIDATES, Summary, TrialRecord
 from evomerge.search.result import RunResult, VersusBaseline
 from evomerge.search.run import run, worker_spec
 from evomerge.search.storage import open_storage
@@ -24,6 +24,7 @@ from evomerge.search.study import Study
 from evomerge.search.verdicts import Verdict
 
 __all__ = [
+    "CANDIDATES",
     "Baseline",
     "Coverage",
     "Fronts",

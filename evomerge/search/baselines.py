@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from evomerge.methods import METHODS
+from evomerge.recipe import parse_recipe
 from evomerge.search.records import Kind
-from evomerge.space import Point, Space, mixture_point, usual_point
+from evomerge.space import Point, Space, mixture_point, nearest_point, usual_point
 
 __all__ = ["Baseline", "baselines", "find_models", "parent_recipe"]
 
@@ -20,7 +21,7 @@ class Baseline:
     Attributes:
         kind: What it is.
         name: A model's name, ``average`` or ``default``; where the space has several merge methods,
-            ``default METHOD``.
+            ``default METHOD``; or as the space names a start.
         recipe: The recipe as plain data.
         point: Its own point of the space, where it is one.
         start: The point of the space that comes nearest to it.
@@ -43,7 +44,7 @@ def find_models(space: Space) -> tuple[tuple[str, ...], str | None]:
 
 
 def baselines(space: Space) -> tuple[Baseline, ...]:
-    """Return every parent, the base, the uniform average and each method's usual values."""
+    """Return every parent, the base, the uniform average, each method's usual values, starts."""
     parents, base = find_models(space)
     carried = _carried(space)
     found = [
@@ -67,6 +68,11 @@ def baselines(space: Space) -> tuple[Baseline, ...]:
         usual = usual_point(space, method)
         name = f"default {method}" if several else "default"
         found.append(Baseline("default", name, space.decode(usual).to_dict(), usual, usual))
+    for each in space.document.start:
+        assert isinstance(each, dict)  # noqa: S101 - as `with_starts` leaves them
+        start, same = nearest_point(space, each["recipe"])
+        recipe = parse_recipe(dict(each["recipe"])).to_dict()
+        found.append(Baseline("start", each["name"], recipe, start if same else None, start))
     return tuple(found)
 
 

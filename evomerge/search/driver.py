@@ -1,14 +1,22 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import chain
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
+from evomerge.proposers import (
+    Proposer,
+    StagePlan,
+    Told,
+    check_user_class,
+    choose,
+    make_proposer,
+    plan_for,
+)
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -22,7 +30,8 @@ from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
-from evomerge.space import Space
+from evomerge.search.warm_start import Hint
+from evomerge.space import AUTO, SearchSettings, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -48,6 +57,7 @@ class Driver:
         seconds_before: Seconds of all earlier sessions.
         cache: What is known already.
         interrupted: Whether somebody asks for the end of the search.
+        hints: What an earlier run says.
 
     Raises:
         EvomergeError: if an objective cannot be made.
@@ -66,8 +76,10 @@ class Driver:
         seconds_before: float = 0.0,
         cache: ResultCache | None = None,
         interrupted: Callable[[], bool] = lambda: False,
+        hints: Sequence[Hint] = (),
     ) -> None:
         self._space = space
+        self._hints = hints
         self._settings = space.document.search
         check_user_class(self._settings.optimizer, space.origin.folder)
         self._study = study
@@ -176,18 +188,40 @@ class Driver:
             (match.start, told if match.point is not None else _about(told, NEARBY * spread))
             for _, told, match in scored
         ]
+        own = [values[0] for values, _, each in scored if each.kind != "start"]
+        level = max(own, default=scored[0][0][0])
+        known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
+        settings = self._settle_optimizer(num)
+        kept = self._study.attributes.get("stages")
+        if kept is None:
+            # Kept: a run that goes on with another budget repeats the stages that it had.
+            kept = plan_for(self._space, settings, known, num).to_dict()
+            self._study.set_attribute("stages", kept)
         return make_proposer(
             self._space,
-            self._settings,
+            settings,
             start=start,
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
+            plan=StagePlan.from_dict(kept),
         )
+
+    def _settle_optimizer(self, num_objectives: int) -> SearchSettings:
+        """Return the settings with the optimizer that ``auto`` chose when the run began."""
+        if self._settings.optimizer != AUTO:
+            return self._settings
+        kept = self._study.attributes.get("optimizer")
+        if kept is None:
+            choice = choose(self._space, self._settings, num_objectives)
+            kept = {"name": choice.name, "reason": choice.reason}
+            self._study.set_attribute("optimizer", kept)
+        self._monitor.note(f"optimizer {kept['name']}: {kept['reason']}")
+        return self._settings.model_copy(update={"optimizer": kept["name"]})
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(

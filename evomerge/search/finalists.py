@@ -8,7 +8,7 @@ from evomerge.search.constraints import total_violation
 from evomerge.search.directory import RunDirectory
 from evomerge.search.fronts import pareto_front
 from evomerge.search.hypervolume import spread_out
-from evomerge.search.records import TrialRecord
+from evomerge.search.records import CANDIDATES, TrialRecord
 from evomerge.search.result import VersusBaseline
 from evomerge.search.study import Study
 from evomerge.search.verdicts import Verdict
@@ -28,7 +28,7 @@ def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     candidates = [
         record
         for record in study.records.values()
-        if record.state == "complete" and record.kind in ("proposed", "default")
+        if record.state == "complete" and record.kind in CANDIDATES
     ]
     if not candidates:
         reasons = [record.reason for record in study.records.values() if record.reason]

@@ -8,7 +8,7 @@ import numpy as np
 
 from evomerge.evaluation.settings import Split
 from evomerge.search.hypervolume import estimated_steps, is_quick, is_surpassed, volume_steps
-from evomerge.search.records import Summary, TrialRecord
+from evomerge.search.records import CANDIDATES, Summary, TrialRecord
 
 __all__ = ["Coverage", "Fronts", "make_fronts", "pareto_front", "search_front"]
 
@@ -32,7 +32,7 @@ def search_front(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     By the reported metrics, whatever guides the search. Candidates that violate a constraint there
     are left out.
     """
-    candidates = [r for r in records if r.kind in ("proposed", "default") and _counts(r)]
+    candidates = [r for r in records if r.kind in CANDIDATES and _counts(r)]
     values = {r.number: r.search.reported for r in candidates if r.search is not None}
     return pareto_front(candidates, values)
 

@@ -7,10 +7,13 @@ from typing import Any, Literal
 from evomerge.evaluation import Estimate, TaskScore
 from evomerge.space import Value
 
-__all__ = ["Kind", "State", "Summary", "TrialRecord"]
+__all__ = ["CANDIDATES", "Kind", "State", "Summary", "TrialRecord"]
 
-Kind = Literal["proposed", "parent", "base", "average", "default"]
+Kind = Literal["proposed", "parent", "base", "average", "default", "start"]
 """``proposed`` came from the proposer; the others are baselines."""
+
+CANDIDATES: tuple[Kind, ...] = ("proposed", "default", "start")
+"""Kinds of trials that may win: points of the space, and recipes that the user gave."""
 
 State = Literal["running", "complete", "failed", "pruned"]
 

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,8 @@ from evomerge.search.result import RunResult
 from evomerge.search.storage import open_storage, without_password
 from evomerge.search.study import Study
 from evomerge.search.verdicts import HoldoutCheck
-from evomerge.space import Space, usual_point
+from evomerge.search.warm_start import Hint, read_warm_start
+from evomerge.space import Space, parse_space, usual_point
 from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
 
@@ -83,6 +84,7 @@ def run(
     cache: str | Path | None = None,
     monitor: Monitor | None = None,
     interrupted: Callable[[], bool] = lambda: False,
+    warm_start: str | Path | None = None,
 ) -> RunResult:
     """Search a space, choose the winner on held-out items and write everything.
 
@@ -100,6 +102,8 @@ def run(
         cache: Folder of results that several runs share; by default one in the run directory.
         monitor: Who watches.
         interrupted: Asked before each trial: whether the search is to end now, with what it has.
+        warm_start: Directory of an earlier run over the same or an overlapping space; read once,
+            when the run begins.
 
     Raises:
         EvomergeError: with one message, before anything is scored, if something is wrong with the
@@ -108,6 +112,10 @@ def run(
     started = time.perf_counter()
     monitor = monitor or SilentMonitor()
     directory = RunDirectory(Path(out) if out is not None else Path("runs") / space.name)
+    hints: tuple[Hint, ...] = ()
+    if warm_start is not None and not directory.space.is_file():
+        warm = read_warm_start(space, warm_start)
+        space, hints = warm.space, warm.hints
     fingerprints = _check_models(space)
     elsewhere = open_storage(storage) if storage else None
     with ExitStack() as stack:
@@ -127,6 +135,12 @@ def run(
             space.dimensions,
             tuple(space.document.objective),
         )
+        if "hints" in study.attributes:
+            kept = parse_space(directory.read_space()).document.start
+            space = space.with_document(start=kept)
+            hints = tuple(Hint(**each) for each in study.attributes["hints"])
+        elif warm_start is not None:
+            study.set_attribute("hints", [asdict(each) for each in hints])
         _claim(study, space, fingerprints)
         _write_space(directory, space, storage)
         finalists = _finished(study, space)
@@ -143,6 +157,7 @@ def run(
                 monitor=monitor,
                 started=started,
                 interrupted=interrupted,
+                hints=hints,
             )
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
@@ -174,6 +189,7 @@ def _search(
     monitor: Monitor,
     started: float,
     interrupted: Callable[[], bool],
+    hints: Sequence[Hint],
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
@@ -190,6 +206,7 @@ def _search(
         seconds_before=before,
         cache=cache,
         interrupted=interrupted,
+        hints=hints,
     )
     driver.score_baselines()
     study.set_attribute("ended", driver.search())

@@ -4,6 +4,7 @@ from evomerge.space.anchors import mixture_point, usual_point
 from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.holes import Hole
+from evomerge.space.loading import load_space, parse_space
 from evomerge.space.optimizers import (
     AUTO,
     OPTIMIZERS,
@@ -19,17 +20,21 @@ from evomerge.space.schema import (
     SearchSettings,
     SpaceDocument,
 )
-from evomerge.space.space import Space, load_space, parse_space
+from evomerge.space.space import Space
+from evomerge.space.stages import LEVELS, Level
+from evomerge.space.starting import nearest_point, with_starts
 from evomerge.space.writing import convert_genome
 
 __all__ = [
     "AUTO",
     "BASELINE_WORDS",
+    "LEVELS",
     "OPTIMIZERS",
     "Condition",
     "ConstraintSettings",
     "Dimension",
     "Hole",
+    "Level",
     "ObjectiveSettings",
     "Optimizer",
     "Point",
@@ -44,6 +49,8 @@ __all__ = [
     "is_user_class",
     "load_space",
     "mixture_point",
+    "nearest_point",
     "parse_space",
     "usual_point",
+    "with_starts",
 ]

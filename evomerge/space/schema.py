@@ -10,6 +10,7 @@ from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
 from evomerge.space.optimizers import AUTO, check_optimizer_name
 from evomerge.space.racing import Estimator, RacingSettings
+from evomerge.space.stages import StageSettings
 
 __all__ = [
     "DEFAULT_OBJECTIVE",
@@ -45,6 +46,8 @@ class SearchSettings(Document):
         estimator: How the score of a candidate that stopped early is estimated: ``plain``, which is
             unbiased, or ``irt``, a model of item difficulties.
         from_baselines: Start from what the baselines show; ``false`` starts from the middle.
+        stages: From coarse to fine: levels at which values move together, or their shares of the
+            budget; ``auto`` chooses by dimensions and budget, ``false`` searches all at once.
     """
 
     optimizer: str = AUTO
@@ -60,6 +63,7 @@ class SearchSettings(Document):
     racing: RacingSettings | Literal[False] = RacingSettings()
     estimator: Estimator = "plain"
     from_baselines: bool = True
+    stages: StageSettings = "auto"
 
     @field_validator("racing", mode="before")
     @classmethod
@@ -140,6 +144,8 @@ class SpaceDocument(Document):
         objective: Name -> objective. In a file also one alone: ``min``, or ``{kind: min}``; or a
             list of tasks, each of which is an objective.
         constraints: What a candidate must hold to win.
+        start: Recipes that are scored first, as paths, as recipes or as ``{name, recipe}``; the
+            search starts from the best of them and of the baselines.
         search: How the space is searched.
         evaluation: How candidates are scored.
     """
@@ -152,6 +158,7 @@ class SpaceDocument(Document):
         default_factory=lambda: {DEFAULT_OBJECTIVE: ObjectiveSettings()}, min_length=1
     )
     constraints: ConstraintSettings = ConstraintSettings()
+    start: list[str | dict[str, Any]] = Field(default_factory=list)
     search: SearchSettings = SearchSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 

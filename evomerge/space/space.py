@@ -2,26 +2,21 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from evomerge.checkpoints import locate_models, model_places
-from evomerge.documents import Origin, Place, read_yaml, validate
+from evomerge.checkpoints import model_places
+from evomerge.documents import Origin, Place
 from evomerge.errors import SpaceError
-from evomerge.evaluation.settings import TaskSettings
 from evomerge.recipe import Recipe, parse_recipe
-from evomerge.space.blocks import expand_blocks
-from evomerge.space.constraints import read_constraints
 from evomerge.space.dimensions import Dimension, Point, Value
-from evomerge.space.genome import native_space
-from evomerge.space.holes import Hole, Holes, fill, owner_of, read_holes
-from evomerge.space.optimizers import check_optimizer
-from evomerge.space.options import OptionPoint, check_options, option_points
-from evomerge.space.pairs import PAIR_PARAMETERS, choose_pairs
+from evomerge.space.holes import Hole, Holes, fill, owner_of
+from evomerge.space.options import OptionPoint, option_points
+from evomerge.space.pairs import choose_pairs
 from evomerge.space.schema import SpaceDocument
-from evomerge.space.simplex import Simplex, read_simplexes
+from evomerge.space.simplex import Simplex
+from evomerge.space.stages import Level, stage_groups
 
-__all__ = ["Space", "load_space", "parse_space"]
+__all__ = ["Space"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +58,10 @@ class Space:
                 key = owner_of(self.document.recipe, hole), hole.parameter
                 found.setdefault(key, {}).update(dict.fromkeys(hole.dimensions))
         return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
+    def groups_at(self, level: Level) -> tuple[tuple[str, ...], ...]:
+        """Return the dimensions that move together at a level of a search in stages."""
+        return stage_groups(self.document.recipe, self.holes, self.dimensions, level)
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -152,6 +151,10 @@ class Space:
         search = self.document.search.model_copy(update=wanted)
         return replace(self, document=self.document.model_copy(update={"search": search}))
 
+    def with_document(self, **changes: Any) -> "Space":
+        """Return the space with other parts of its document."""
+        return replace(self, document=self.document.model_copy(update=changes))
+
     def with_task_dirs(self, folders: Iterable[str]) -> "Space":
         """Return the space with more folders of lm-eval tasks."""
         evaluation = self.document.evaluation
@@ -185,87 +188,3 @@ class Space:
             if hole.place[-1] in ("model", "base_model"):
                 found |= {str(option): None for option in hole.expression.options}
         return tuple(found)
-
-
-def load_space(path: str | Path) -> Space:
-    """Read and check a search space file.
-
-    Raises:
-        SpaceError: naming file, line and key.
-        RecipeError: if the recipe breaks a rule whatever the search fills in.
-    """
-    path = Path(path)
-    data, origin = read_yaml(path, SpaceError)
-    return parse_space(data, origin, name=path.stem)
-
-
-def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space") -> Space:
-    """Check a search space given as plain data.
-
-    Args:
-        data: The content of a space file, or of a file of mergekit-evolve.
-        origin: Where it came from, for messages.
-        name: Name of the study and of the default run directory.
-
-    Raises:
-        SpaceError: naming the wrong key.
-        RecipeError: if the recipe breaks a rule whatever the search fills in.
-    """
-    origin = origin or Origin()
-    if not isinstance(data, dict):
-        raise SpaceError(
-            f"{origin.where()}: a search space is a mapping with 'recipe' and 'tasks' (or a file "
-            "of mergekit-evolve, with 'genome' and 'tasks'), got "
-            f"{type(data).__name__}"
-        )
-    if "recipe" not in data and "merge_method" in data:
-        raise SpaceError(
-            f"{origin.where()}: this is a recipe, not a search space; put it below 'recipe:' and "
-            "add 'tasks:', or use 'evomerge merge'"
-        )
-    notes: tuple[str, ...] = ()
-    if "genome" in data:
-        converted = native_space(data, origin)
-        data, notes = converted.data, converted.notes
-    document = validate(SpaceDocument, data, origin, SpaceError)
-    recipe = locate_models(document.recipe, origin.folder)
-    recipe = expand_blocks(recipe, origin.inside("recipe"))
-    folders = [_locate(name, origin.folder) for name in document.evaluation.task_dirs]
-    evaluation = document.evaluation.model_copy(update={"task_dirs": folders})
-    tasks = [_locate_lists(task, origin.folder) for task in document.tasks]
-    document = document.model_copy(
-        update={"recipe": recipe, "evaluation": evaluation, "tasks": tasks}
-    )
-    if document.constraints.at_least:
-        constraints = read_constraints(document, recipe, origin)
-        document = document.model_copy(update={"constraints": constraints})
-    also = PAIR_PARAMETERS if document.select is not None else ()
-    holes = read_holes(recipe, origin.inside("recipe"), also=also)
-    if not holes.dimensions:
-        raise SpaceError(
-            f"{origin.where('recipe')}: nothing to search: give at least one value as "
-            "{search: [low, high]} or {choice: [a, b]}"
-        )
-    check_optimizer(
-        document.search.optimizer,
-        holes.dimensions,
-        tuple(document.objective),
-        origin.where("search", "optimizer"),
-    )
-    simplexes = read_simplexes(document.simplex, holes, origin.inside("simplex"))
-    space = Space(name, document, origin, holes, simplexes, notes)
-    check_options(holes, space.decode, origin.inside("recipe"))
-    return space
-
-
-def _locate(name: str, folder: Path) -> str:
-    """Return a file or folder as the working directory needs it."""
-    beside = folder / name
-    return str(beside) if not Path(name).exists() and beside.exists() else name
-
-
-def _locate_lists(task: TaskSettings, folder: Path) -> TaskSettings:
-    """Return a task whose lists of items are found from the working directory."""
-    lists = {"search_list": task.search_list, "holdout_list": task.holdout_list}
-    found = {key: _locate(name, folder) for key, name in lists.items() if name is not None}
-    return task.model_copy(update=found) if found else task

@@ -39,7 +39,8 @@ def test_a_row_for_each_number_of_trials(tmp_path):
             parts = spent["store"] + spent["propose"] + spent["rest"]
             assert parts == pytest.approx(spent["wall"])
         assert (row["resume_seconds"] is None) == (row["trials"] == 10)
-    assert "sqlite" in printed.splitlines()[-1]
+    assert "sqlite" in printed.splitlines()[-2]
+    assert "one flush of the disk takes" in printed.splitlines()[-1]
     assert list(tmp_path.iterdir()) == [report]
 
 
