@@ -12,7 +12,7 @@ def test_every_estimator_has_its_rows(tmp_path, capsys):
         patch.syspath_prepend(str(ROOT / "scripts"))
         import bench_estimators
 
-        small = ["--candidates", "4", "--repeats", "2", "--search-items", "60", "--told", "2"]
+        small = ["--candidates", "4", "--repeats", "1", "--search-items", "60", "--told", "2"]
         bench_estimators.main(["--out", str(tmp_path), *small])
         files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*.parquet")}
         bench_estimators.main(["--out", str(tmp_path), *small, "--better"])
