@@ -36,8 +36,8 @@ def test_a_row_for_each_number_of_trials(tmp_path):
         for key in ("ms", "last_tenth_ms"):
             spent = row[key]
             assert min(spent.values()) >= 0
-            parts = spent["store"] + spent["propose"] + spent["rest"]
-            assert parts == pytest.approx(spent["wall"])
+            assert spent["alone"] + spent["queue"] == pytest.approx(spent["wall"])
+            assert 0 < spent["alone"] <= spent["wall"]
         assert (row["resume_seconds"] is None) == (row["trials"] == 10)
     assert "sqlite" in printed.splitlines()[-2]
     assert "one flush of the disk takes" in printed.splitlines()[-1]
