@@ -29,7 +29,7 @@ from evomerge.proposers.plain_space import PlainSpace
 from evomerge.space import OPTIMIZERS, Condition, Dimension, SearchSettings, Value
 
 Point = Mapping[str, Value]
-PROBLEMS = ("3", "6", "18", "60", "mixed", "conditional", "two", "two18", "three")
+PROBLEMS = ("3", "6", "12", "18", "60", "mixed", "conditional", "two", "two18", "three")
 DEFAULT = ("3", "6", "18", "60")
 METHODS = ("linear", "ties", "dare", "della")
 SLOW = ("gp",)
@@ -217,9 +217,9 @@ def main() -> None:
     )
     parser.add_argument("--problems", nargs="+", choices=PROBLEMS, default=list(DEFAULT))
     parser.add_argument("--optimizers", nargs="+", choices=list(PROPOSERS))
-    parser.add_argument("--trials", nargs="+", type=int, default=[40, 100, 200, 400])
+    parser.add_argument("--trials", nargs="+", type=int, default=[40, 100, 200])
     parser.add_argument("--slow-trials", type=int, default=40, help="most trials of gp")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--noise", type=float, default=0.2, help="error, as a share of the gain")
     parser.add_argument("--out", type=Path, help="also write the numbers as JSON")
     options = parser.parse_args()

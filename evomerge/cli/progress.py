@@ -94,6 +94,10 @@ class PlainDisplay:
             f"{sum(items['holdout'].values())} held-out items, ready in {info.load_seconds:.1f} s"
         )
 
+    def note(self, text: str) -> None:
+        """Show it."""
+        self._say(text)
+
     def stage(self, name: Stage, *, total: float, done: float) -> None:
         """Begin a stage."""
         self._stage, self._total, self._done = name, total, done
@@ -125,7 +129,8 @@ class PlainDisplay:
             return
         if record.kind == "parent" and _better(record, self.parent):
             self.parent = record
-        if record.kind in CANDIDATES and _better(record, self.best):
+        whole = record.state != "pruned"
+        if whole and record.kind in CANDIDATES and _better(record, self.best):
             self.best = record
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:
@@ -139,6 +144,8 @@ class PlainDisplay:
         scores = zip(names, summary.tasks.values(), strict=True)
         tasks = "  ".join(f"{name} {score.value:.3f}" for name, score in scores)
         line = f"{head}: {_number(summary)}  ({tasks})"
+        if record.state == "pruned" and stage == "search":
+            line += f"  stopped after {summary.num_items} items"
         if self.best is not None and stage == "search":
             line += f"  best {_value(self.best)} ({self.best.label})"
             if self.parent is not None:

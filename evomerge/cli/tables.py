@@ -57,9 +57,10 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
     _print_constraints(console, result)
     _print_front(console, result)
     failed = sum(record.state == "failed" for record in result.trials)
+    stopped = sum(record.state == "pruned" for record in result.trials)
     console.print(
-        f"{len(result.trials)} trials ({failed} failed), {result.item_evaluations:,} item "
-        f"evaluations, {result.seconds['total']:.0f} s",
+        f"{len(result.trials)} trials ({stopped} stopped early, {failed} failed), "
+        f"{result.item_evaluations:,} item evaluations, {result.seconds['total']:.0f} s",
         highlight=False,
     )
     for name, path in (

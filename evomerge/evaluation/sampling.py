@@ -28,6 +28,7 @@ MAX_BINS = 4
 LEAST_MEMBERS = 4
 LEAST_SPREAD = 0.5
 PRIOR_ITEMS = 4.0
+TINY = 1e-12
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +80,9 @@ class SampledScore:
     level: float
 
 
-def make_strata(items: Sequence[str], table: Array, *, order: bool = True) -> Strata:
+def make_strata(
+    items: Sequence[str], table: Array, *, order: bool = True, most: int | None = None
+) -> Strata:
     """Divide items by what candidates got for them.
 
     Items for which all got the same are apart from those on which they differed, which are divided
@@ -87,27 +90,39 @@ def make_strata(items: Sequence[str], table: Array, *, order: bool = True) -> St
 
     Args:
         items: The items of one task.
-        table: Value of each item, shape ``(candidates, items)``; at least one candidate.
+        table: Value of each item, shape ``(candidates, items)``.
         order: False makes one stratum of all: items are drawn evenly.
+        most: Strata at most: an estimate is unbiased once each has an item drawn.
     """
     names = tuple(items)
-    means = table.mean(axis=0)
+    means = table.mean(axis=0) if len(table) else np.zeros(len(names))
     deviations = table.std(axis=0, ddof=1) if len(table) > 1 else np.zeros(len(names))
     overall = float(np.sqrt(np.mean(deviations**2)))
-    if not order or overall == 0.0 or len(names) < 2 * LEAST_MEMBERS:
-        labels = np.zeros(len(names), dtype=np.int64)
-        return Strata(names, labels, np.array([overall or 1.0]))
+    if not overall > 0.0:  # none differ, or they are no numbers
+        overall = 1.0
+        order = False
+    if not order or len(names) < 2 * LEAST_MEMBERS:
+        return _one_stratum(names, overall)
     differs = deviations > 1e-9 * overall
     key = np.where(differs, 0.0, np.where(means > means.mean(), 1.0, -1.0))
+    num_bins = min(MAX_BINS, max(1, int(differs.sum()) // (2 * LEAST_MEMBERS)))
+    if most is not None:
+        room = most - len(np.unique(key[~differs]))
+        if room < 1:
+            return _one_stratum(names, overall)
+        num_bins = min(num_bins, room)
     # Of those that differ, bins of equal size by the mean.
     ranks = np.argsort(np.argsort(means[differs], kind="stable"), kind="stable")
-    num_bins = min(MAX_BINS, max(1, int(differs.sum()) // (2 * LEAST_MEMBERS)))
     key[differs] = 0.5 * (ranks * num_bins // max(len(ranks), 1)) / num_bins
     labels = _join_small(key)
     spreads = np.array(
         [math.sqrt(np.mean(deviations[labels == one] ** 2)) for one in range(labels.max() + 1)]
     )
     return Strata(names, labels, np.maximum(spreads, LEAST_SPREAD * overall))
+
+
+def _one_stratum(names: tuple[str, ...], spread: float) -> Strata:
+    return Strata(names, np.zeros(len(names), dtype=np.int64), np.array([spread]))
 
 
 def _join_small(key: Array) -> npt.NDArray[np.int64]:
@@ -130,9 +145,10 @@ def draw_items(
 ) -> Iterator[tuple[str, str]]:
     """Yield every item once; any beginning is a stratified sample of all tasks.
 
-    Each stratum gets two items first. Then always the stratum whose next item lowers the variance
-    of the weighted sum of scores most (Wright 2012, "The equivalence of Neyman optimum allocation
-    for sampling and equal proportions for apportioning the U.S. House of Representatives").
+    Each stratum gets one item first, then each a second one. Then always the stratum whose next
+    item lowers the variance of the weighted sum of scores most (Wright 2012, "The equivalence of
+    Neyman optimum allocation for sampling and equal proportions for apportioning the U.S. House of
+    Representatives").
 
     Args:
         strata: Task -> its items.
@@ -140,15 +156,15 @@ def draw_items(
         generator: Decides the order inside the strata.
     """
     orders: dict[tuple[str, int], list[int]] = {}
-    queue: list[tuple[float, int, str, int]] = []
+    queue: list[tuple[int, float, int, str, int]] = []
     for task, mine in strata.items():
         for label in range(len(mine.spreads)):
             members = np.flatnonzero(mine.labels == label)
             orders[task, label] = generator.permutation(members).tolist()
-            heapq.heappush(queue, (-math.inf, len(queue), task, label))
+            heapq.heappush(queue, (0, 0.0, len(queue), task, label))
     taken = dict.fromkeys(orders, 0)
     while queue:
-        _, place, task, label = heapq.heappop(queue)
+        _, _, place, task, label = heapq.heappop(queue)
         order, count = orders[task, label], taken[task, label]
         yield task, strata[task].items[order[count]]
         taken[task, label] = count = count + 1
@@ -156,8 +172,8 @@ def draw_items(
             continue
         share = len(order) / len(strata[task].items)
         gain = abs(weights[task]) * share * strata[task].spreads[label]
-        priority = math.inf if count < 2 else gain / math.sqrt(count * (count + 1))
-        heapq.heappush(queue, (-priority, place, task, label))
+        priority = 0.0 if count < 2 else gain / math.sqrt(count * (count + 1))
+        heapq.heappush(queue, (min(count, 2), -priority, place, task, label))
 
 
 def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) -> SampledScore:
@@ -175,27 +191,20 @@ def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) 
     rows = np.array([strata.places[item] for item in sample.items])
     residuals = sample.values - expectation.values[rows]
     labels = strata.labels[rows]
-    mean = float(expectation.values.mean())
-    inner = 0.0
-    pooled = float(np.mean(residuals**2))
-    for label in range(len(strata.spreads)):
-        mine = residuals[labels == label]
-        members = int((strata.labels == label).sum())
-        share = members / len(strata.items)
-        if not len(mine):
-            # Nothing of a stratum was drawn: the expectation stands, with the error it has.
-            inner += share**2 * pooled
-            continue
-        middle = float(mine.mean())
-        mean += share * middle
-        # A few equal items do not show that there is no spread.
-        squares = float(((mine - middle) ** 2).sum())
-        variance = (squares + PRIOR_ITEMS * pooled) / (len(mine) - 1 + PRIOR_ITEMS)
-        inner += share**2 * variance / len(mine) * (1.0 - len(mine) / members)
+    members = np.bincount(strata.labels, minlength=len(strata.spreads))
+    counts = np.bincount(labels, minlength=len(strata.spreads))
+    drawn = counts > 0
+    middles = np.bincount(labels, residuals, len(strata.spreads)) / np.maximum(counts, 1)
+    middle = float(middles[drawn] @ members[drawn] / members[drawn].sum())
+    # A stratum of which nothing was drawn is as far from the expectation as the others are.
+    middles[~drawn] = middle
+    mean = float(expectation.values.mean() + middles @ members / len(strata.items))
+    inner = _inner_variance(strata, labels, residuals - middles[labels])
     ratio = mean / expectation.divisor
     rule = RATIOS[sample.aggregation]
     slope = abs(rule.slope(ratio)) / expectation.divisor
-    spread = float(np.var(sample.values)) if len(rows) > 1 else math.nan
+    pulls = sample.values - ratio * (1.0 if sample.weights is None else sample.weights)
+    spread = float(np.var(pulls)) if len(rows) > 1 else math.nan
     total = math.sqrt(inner + spread / len(strata.items))
     score = TaskScore(
         sample.metric,
@@ -205,3 +214,31 @@ def estimate_score(strata: Strata, expectation: Expectation, sample: TaskItems) 
         sample.higher_is_better,
     )
     return SampledScore(score, slope * math.sqrt(inner), mean)
+
+
+def _inner_variance(strata: Strata, labels: npt.NDArray[np.int64], inside: Array) -> float:
+    """Return the variance of a stratified mean, over the draws of the items.
+
+    A few equal items do not show that there is no spread. What earlier candidates had, halfway
+    between the stratum's and that of all, scaled to what this one has, counts as some items more in
+    each; where all items of this one are equal, the earlier spread counts as that of one item.
+
+    Args:
+        strata: The items.
+        labels: Stratum of each drawn item.
+        inside: How far its residual is from the mean of its stratum's drawn ones.
+    """
+    count = len(strata.spreads)
+    members = np.bincount(strata.labels, minlength=count)
+    counts = np.bincount(labels, minlength=count)
+    shares = members / len(strata.items)
+    squares = np.bincount(labels, inside**2, count)
+    earlier = 0.5 * (strata.spreads**2 + shares @ strata.spreads**2)
+    expected = float(np.maximum(counts - 1, 0) @ earlier)
+    scale = float(squares.sum()) / expected if expected else 1.0
+    if scale <= TINY:
+        scale = 1.0 / len(inside)
+    priors = PRIOR_ITEMS * scale * earlier
+    variances = (squares + priors) / (np.maximum(counts, 1) - 1 + PRIOR_ITEMS)
+    errors = variances / np.maximum(counts, 1) * (1.0 - counts / members)
+    return float(shares**2 @ errors)

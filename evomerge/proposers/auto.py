@@ -1,4 +1,4 @@
-"""Which optimizer for which space and budget."""
+"""Which optimizer for which space and budget: what ``scripts/bench_proposers.py`` measured."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,12 @@ from evomerge.proposers.points import has_conditions
 from evomerge.space import SearchSettings
 
 __all__ = ["Choice", "choose"]
+
+_MOST_MODELLED = 8
+_MODELLED_TRIALS = 200
+_DEFAULT_TRIALS = 100
+_FEW_TRIALS = 100
+_FEW_TRIALS_OF_OPTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -25,13 +31,31 @@ class Choice:
 def choose(space: UnitSpace, settings: SearchSettings, num_objectives: int = 1) -> Choice:
     """Choose an optimizer.
 
+    A budget in items or seconds counts as 100 trials. The choice follows the budget, so a run that
+    is continued with a larger one keeps the choice it began with.
+
     Args:
         space: What is searched.
         settings: The budget.
         num_objectives: How many numbers are raised.
     """
+    trials = settings.trial_limit or _DEFAULT_TRIALS
+    count = len(space.dimensions)
     if num_objectives > 1:
-        return Choice("tpe", f"it raises {num_objectives} objectives at once")
+        what = f"{num_objectives} objectives in {trials} trials"
+        if trials <= _FEW_TRIALS:
+            return Choice("tpe", f"{what}: it learns more than a genetic algorithm from few")
+        genetic = "nsga2" if num_objectives == 2 else "nsga3"
+        return Choice(genetic, f"{what}: with more than {_FEW_TRIALS} its front is the better one")
     if has_conditions(space.dimensions):
-        return Choice("tpe", "it leaves out values that do not exist with some options")
-    return Choice("cma", f"{settings.trials} trials of {len(space.dimensions)} numbers")
+        what = f"values that exist only with some options, {trials} trials"
+        if trials <= _FEW_TRIALS_OF_OPTIONS:
+            return Choice("tpe", f"{what}: it learns more than a genetic algorithm from few")
+        more = f"with more than {_FEW_TRIALS_OF_OPTIONS} it comes nearer than tpe"
+        return Choice("nsga2", f"{what}: {more}")
+    what = f"{count} searched value{'' if count == 1 else 's'} in {trials} trials"
+    if count <= _MOST_MODELLED and trials <= _MODELLED_TRIALS:
+        return Choice("surrogate", f"{what}: a model of all results learns most from each")
+    if count <= _MOST_MODELLED:
+        return Choice("cma", f"{what}: so many pay for a search that moves step by step")
+    return Choice("cma", f"{what}: above {_MOST_MODELLED} values it comes nearer than a model")

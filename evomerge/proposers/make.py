@@ -12,11 +12,16 @@ from evomerge.proposers.nsga import Nsga2Proposer, Nsga3Proposer
 from evomerge.proposers.optuna_study import OptunaProposer
 from evomerge.proposers.qmc import QmcProposer
 from evomerge.proposers.random_draws import RandomProposer
+from evomerge.proposers.stage_plan import StagePlan, plan_stages
+from evomerge.proposers.staged import StagedProposer
 from evomerge.proposers.tpe import TpeProposer
 from evomerge.proposers.user import make_user_proposer
 from evomerge.space import AUTO, SearchSettings, Value, check_optimizer, is_user_class
 
-__all__ = ["PROPOSERS", "make_proposer"]
+__all__ = ["PROPOSERS", "make_proposer", "plan_for"]
+
+_LATER_STEP = 0.5
+"""First step of CMA-ES in a stage that starts where another one ended, as a share of `sigma`."""
 
 Known = Sequence[tuple[Mapping[str, Value], Told]]
 
@@ -100,33 +105,62 @@ def make_proposer(
     known: Known,
     num_objectives: int = 1,
     folder: Path = Path(),
+    plan: StagePlan | None = None,
 ) -> Proposer:
     """Make the proposer that the settings name; for ``auto``, the one that ``choose`` names.
 
     Args:
         space: What is searched.
-        settings: Optimizer, seed, step size and population.
+        settings: Optimizer, seed, step size, population, stages and budget.
         start: The point to start from.
         known: Points of the space whose objectives are known already.
         num_objectives: How many numbers are raised.
         folder: The space file's folder, where a proposer of the user's is looked for.
+        plan: The stages; by default those that :func:`plan_for` returns.
 
     Raises:
         SpaceError: if the optimizer cannot search this space, or cannot be made.
     """
-    name = settings.optimizer
-    if name == AUTO:
-        name = choose(space, settings, num_objectives).name
-    if is_user_class(name):
-        return make_user_proposer(
-            name,
-            folder,
-            space,
-            start=start,
-            known=known,
-            seed=settings.seed,
-            num_objectives=num_objectives,
-        )
-    objectives = [f"objective {index + 1}" for index in range(num_objectives)]
-    check_optimizer(name, space.dimensions, objectives)
-    return PROPOSERS[name](space, settings, _Start(start, known, num_objectives))
+    name = _name(space, settings, num_objectives)
+    if not is_user_class(name):
+        objectives = [f"objective {index + 1}" for index in range(num_objectives)]
+        check_optimizer(name, space.dimensions, objectives)
+
+    def make(stage: int, view: UnitSpace, begin: Mapping[str, Value], results: Known) -> Proposer:
+        if is_user_class(name):
+            return make_user_proposer(
+                name,
+                folder,
+                view,
+                start=begin,
+                known=results,
+                seed=settings.seed,
+                num_objectives=num_objectives,
+            )
+        sigma = settings.sigma if stage == 0 else settings.sigma * _LATER_STEP
+        of_stage = settings.model_copy(update={"sigma": sigma})
+        return PROPOSERS[name](view, of_stage, _Start(begin, results, num_objectives))
+
+    plan = plan or plan_stages(space, settings, name, known)
+    if not plan.stages:
+        return make(0, space, start, known)
+    return StagedProposer(
+        space, plan.of(space), make, start=start, known=known, num_objectives=num_objectives
+    )
+
+
+def plan_for(
+    space: UnitSpace, settings: SearchSettings, known: Known, num_objectives: int = 1
+) -> StagePlan:
+    """Return the stages of a search by the optimizer that the settings name.
+
+    Raises:
+        SpaceError: if stages are wanted and neither trials nor items limit the search.
+    """
+    return plan_stages(space, settings, _name(space, settings, num_objectives), known)
+
+
+def _name(space: UnitSpace, settings: SearchSettings, num_objectives: int) -> str:
+    if settings.optimizer == AUTO:
+        return choose(space, settings, num_objectives).name
+    return settings.optimizer

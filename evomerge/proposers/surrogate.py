@@ -29,7 +29,7 @@ __all__ = ["SurrogateProposer"]
 Known = Sequence[tuple[Mapping[str, Value], Told]]
 
 _LEAST_RESULTS = 4
-_WIDTH = 1.0
+_WIDTH = 2.0
 _NUM_CENTRES = 3
 _REFIT_GROWTH = 1.15
 _MOST_FITTED = 300
@@ -117,7 +117,7 @@ class SurrogateProposer:
         if not self._rows and self._num_asked == 0:
             point = dict(self._start)
         elif self._num_asked < self._num_first or not self._has_values():
-            point = self._features.decode(explorer.anywhere(1)[0])
+            point = self._features.decode(explorer.anywhere(1)[0][0])
         else:
             pending = np.array([*self._pending.values()]).reshape(-1, self._features.count)
             posterior, _ = self._posterior(pending)

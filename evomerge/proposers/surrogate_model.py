@@ -142,7 +142,8 @@ class Posterior:
 
     def mean(self, points: Array) -> Array:
         """Return what is expected at points, shape ``(points,)``."""
-        return self._kernel.matrix(self._parameters, points, self._points) @ self._weights
+        mean: Array = self._kernel.matrix(self._parameters, points, self._points) @ self._weights
+        return mean
 
     def predict(self, points: Array) -> tuple[Array, Array]:
         """Return what is expected at points, and its standard deviation without noise."""

@@ -11,7 +11,8 @@ from evomerge.space import Dimension, Value
 
 __all__ = ["Features"]
 
-_LENGTH = 0.35
+_COARSE_LENGTH = 0.35
+_FINE_LENGTH = 0.2
 _COARSE_AMPLITUDE = 1.0
 _FINE_AMPLITUDE = 0.6
 _MIDDLE = 0.5
@@ -86,10 +87,11 @@ class Features:
             np.arange(len(self.places)), [place.stop - place.start for place in self.places]
         )
         num_fine = len(self.places)
-        fine = Part(np.eye(self.count), owners, _LENGTH * num_fine**0.5, _FINE_AMPLITUDE)
+        fine = Part(np.eye(self.count), owners, _FINE_LENGTH * num_fine**0.5, _FINE_AMPLITUDE)
         if all(len(rows) == 1 for rows in self.groups):
             return Kernel([Part(fine.views, owners, fine.length, _COARSE_AMPLITUDE)])
-        views, lengths = [], []
+        views: list[Array] = []
+        lengths: list[float] = []
         for rows in self.groups:
             view = np.zeros(self.count)
             view[rows] = 1.0 / len(rows)
@@ -107,7 +109,7 @@ class Features:
         coarse = Part(
             np.array(views).T,
             np.array(lengths),
-            _LENGTH * num_coarse**0.5,
+            _COARSE_LENGTH * num_coarse**0.5,
             _COARSE_AMPLITUDE,
         )
         return Kernel([coarse, fine])

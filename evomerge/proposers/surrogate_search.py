@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 from scipy import optimize
 
 from evomerge.proposers.surrogate_kernel import Array
 from evomerge.proposers.surrogate_model import Posterior
 from evomerge.proposers.surrogate_points import Features
 from evomerge.space import Value
+
+Places = npt.NDArray[np.intp]
+"""Indices."""
 
 __all__ = ["Acquisition", "Explorer", "UpperBound"]
 
@@ -22,6 +26,8 @@ _GLOBAL_STARTS = 4
 _LOCAL_STEP = 0.1
 _GROUP_STEP = 0.1
 _REDRAWN = 0.2
+_LOCAL_BOX = 0.2
+_GLOBAL_BOX = 0.1
 _MAX_STEPS = 50
 _POLISHED = 3
 _MAX_CHANGES = 20
@@ -76,30 +82,32 @@ class Explorer:
         self._features = features
         self._generator = generator
 
-    def anywhere(self, count: int) -> Array:
+    def anywhere(self, count: int) -> tuple[Array, Array]:
         """Return points of the whole space, shape ``(count, features)``.
 
         The numbers of a group are near each other: what all layers of a model share is explored
         before what each of them does.
         """
         features = self._features
-        points = np.zeros((count, features.count))
+        levels = np.zeros((count, features.count))
+        points = levels.copy()
         for rows in features.groups:
-            level = self._generator.random((count, 1))
+            levels[:, rows] = self._generator.random((count, 1))
             step = _GROUP_STEP if len(rows) > 1 else 0.0
             noise = step * self._generator.standard_normal((count, len(rows)))
-            points[:, rows] = np.clip(level + noise, 0.0, 1.0)
+            points[:, rows] = np.clip(levels[:, rows] + noise, 0.0, 1.0)
         self._draw_options(points, 1.0)
-        return points
+        return levels, points
 
-    def around(self, centres: Array, count: int) -> Array:
+    def around(self, centres: Array, count: int) -> tuple[Array, Array]:
         """Return points near some centres, shape ``(count, features)``."""
-        points = centres[np.arange(count) % len(centres)].copy()
+        anchors = centres[np.arange(count) % len(centres)]
+        points = anchors.copy()
         free = self._features.is_number
         points[:, free] += _LOCAL_STEP * self._generator.standard_normal((count, int(free.sum())))
         points[:, free] = np.clip(points[:, free], 0.0, 1.0)
         self._draw_options(points, _REDRAWN)
-        return points
+        return points, anchors
 
     def highest(
         self,
@@ -114,13 +122,14 @@ class Explorer:
             centres: Points that are good already, shape ``(centres, features)``.
             taken: Features, as bytes, of points that would say nothing new.
         """
-        starts = np.concatenate(
-            [
-                self._best(acquisition, self.around(centres, _NUM_LOCAL), _LOCAL_STARTS),
-                self._best(acquisition, self.anywhere(_NUM_GLOBAL), _GLOBAL_STARTS),
-            ]
-        )
-        climbed = self._climb(acquisition, self._legal(starts))
+        near, around = self.around(centres, _NUM_LOCAL)
+        levels, far = self.anywhere(_NUM_GLOBAL)
+        a = self._best(acquisition, near, _LOCAL_STARTS)
+        b = self._best(acquisition, far, _GLOBAL_STARTS)
+        starts = np.concatenate([near[a], far[b]])
+        anchors = np.concatenate([around[a], levels[b]])
+        boxes = np.concatenate([np.full(len(a), _LOCAL_BOX), np.full(len(b), _GLOBAL_BOX)])
+        climbed = self._climb(acquisition, self._legal(starts), anchors, boxes)
         order = np.argsort(-acquisition.values(climbed), kind="stable")
         ranked = self._legal(climbed[order])
         if self._has_steps:
@@ -130,25 +139,29 @@ class Explorer:
         for row in np.argsort(-worth, kind="stable"):
             if ranked[row].tobytes() not in taken:
                 return self._features.decode(ranked[row])
-        return self._features.decode(self.anywhere(1)[0])
+        return self._features.decode(self.anywhere(1)[0][0])
 
     @property
     def _has_steps(self) -> bool:
         return any(dimension.kind != "float" for dimension in self._features.dimensions)
 
-    def _best(self, acquisition: Acquisition, points: Array, count: int) -> Array:
+    def _best(self, acquisition: Acquisition, points: Array, count: int) -> Places:
         legal = self._legal(points) if self._has_steps else points
         order = np.argsort(-acquisition.values(legal), kind="stable")
-        return legal[order[:count]]
+        return order[:count]
 
     def _legal(self, points: Array) -> Array:
         """Return the features of the points of the space that are nearest."""
         return np.array([self._features.encode(self._features.decode(each)) for each in points])
 
-    def _climb(self, acquisition: Acquisition, starts: Array) -> Array:
+    def _climb(
+        self, acquisition: Acquisition, starts: Array, anchors: Array, boxes: Array
+    ) -> Array:
         """Return where gradients lead to, all starts at once; options stay."""
         free = np.array([self._features.free(self._features.decode(each)) for each in starts])
-        lower, upper = np.where(free, 0.0, starts), np.where(free, 1.0, starts)
+        box = boxes[:, None]
+        lower = np.where(free, np.clip(np.minimum(anchors - box, starts), 0.0, 1.0), starts)
+        upper = np.where(free, np.clip(np.maximum(anchors + box, starts), 0.0, 1.0), starts)
 
         def loss(flat: Array) -> tuple[float, Array]:
             worth, slopes = acquisition.slopes(flat.reshape(starts.shape))
@@ -162,7 +175,8 @@ class Explorer:
             bounds=optimize.Bounds(lower.ravel(), upper.ravel()),
             options={"maxiter": _MAX_STEPS, "ftol": 1e-7, "maxcor": 10},
         )
-        return np.clip(np.asarray(found.x).reshape(starts.shape), lower, upper)
+        reached: Array = np.clip(np.asarray(found.x).reshape(starts.shape), lower, upper)
+        return reached
 
     def _polish(self, acquisition: Acquisition, point: Array) -> Array:
         """Return the end of a way of single changes of options and whole numbers."""

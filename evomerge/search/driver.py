@@ -8,7 +8,15 @@ from itertools import chain
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import Split
-from evomerge.proposers import Proposer, Told, check_user_class, make_proposer
+from evomerge.proposers import (
+    Proposer,
+    StagePlan,
+    Told,
+    check_user_class,
+    choose,
+    make_proposer,
+    plan_for,
+)
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget
 from evomerge.search.cache import ResultCache
@@ -23,7 +31,7 @@ from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
-from evomerge.space import Space
+from evomerge.space import AUTO, Point, SearchSettings, Space
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
@@ -187,14 +195,42 @@ class Driver:
         start = best.start
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
+        settings = self._settle_optimizer(num)
         return make_proposer(
             self._space,
-            self._settings,
+            settings,
             start=start,
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
+            plan=self._plan(settings, known, num),
         )
+
+    def _settle_optimizer(self, num_objectives: int) -> SearchSettings:
+        """Return the settings with the optimizer that ``auto`` chose when the run began."""
+        if self._settings.optimizer != AUTO:
+            return self._settings
+        kept = self._study.attributes.get("optimizer")
+        if kept is None:
+            choice = choose(self._space, self._settings, num_objectives)
+            kept = {"name": choice.name, "reason": choice.reason}
+            self._study.set_attribute("optimizer", kept)
+        self._monitor.note(f"optimizer {kept['name']}: {kept['reason']}")
+        return self._settings.model_copy(update={"optimizer": kept["name"]})
+
+    def _plan(
+        self, settings: SearchSettings, known: Sequence[tuple[Point, Told]], num: int
+    ) -> StagePlan:
+        """Return the stages that the run began with: another budget does not change them."""
+        kept = self._study.attributes.get("stages")
+        if kept is not None:
+            return StagePlan.from_dict(kept)
+        if any(record.kind == "proposed" for record in self._study.records.values()):
+            plan = StagePlan((), "no stages: the run was begun without")
+        else:
+            plan = plan_for(self._space, settings, known, num)
+        self._study.set_attribute("stages", plan.to_dict())
+        return plan
 
     def _begin(self, baseline: Baseline) -> TrialRecord:
         return self._study.begin(

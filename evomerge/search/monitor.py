@@ -23,6 +23,10 @@ class Monitor(Protocol):
         """Workers are ready; ``records`` are the trials that the study holds already."""
         ...
 
+    def note(self, text: str) -> None:
+        """Something was decided that a person may want to know."""
+        ...
+
     def stage(self, name: Stage, *, total: float, done: float) -> None:
         """A stage begins; ``done`` of its ``total`` are in the study already.
 
@@ -46,6 +50,9 @@ class SilentMonitor:
         """Do nothing."""
 
     def ready(self, info: PoolInfo, records: Sequence[TrialRecord]) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
     def stage(self, name: Stage, *, total: float, done: float) -> None:

@@ -12,18 +12,12 @@ from statistics import NormalDist
 import numpy as np
 
 from evomerge.evaluation import ItemScores
-from evomerge.evaluation.sampling import (
-    Expectation,
-    SampledScore,
-    Strata,
-    draw_items,
-    estimate_score,
-    make_strata,
-)
-from evomerge.search.expectation import BASELINE_WEIGHT, ItemKnowledge
+from evomerge.evaluation.sampling import SampledScore, Strata, draw_items, make_strata
+from evomerge.search.estimators import Estimates, Estimator, make_estimator
 from evomerge.search.judging import Judge
 from evomerge.search.records import Summary, TrialRecord
 from evomerge.space import RacingSettings
+from evomerge.space.racing import Estimator as EstimatorName
 
 __all__ = ["Race", "Racecourse", "default_rungs"]
 
@@ -60,8 +54,7 @@ class Race:
     Args:
         order: Every item of every task, in the order of this trial.
         rungs: Numbers of items after which it is compared, the last one all.
-        strata: Task -> strata of its items, by what guides the search.
-        expectations: ``reported`` and ``guiding`` -> task -> what to expect of each item.
+        estimates: ``reported`` and ``guiding`` -> the estimates of all tasks' scores.
         rivals: Trials to measure against; none before one is complete.
         confidence: How sure a loss must be.
         judge: Makes summaries.
@@ -72,8 +65,7 @@ class Race:
         order: Sequence[tuple[str, str]],
         rungs: Sequence[int],
         *,
-        strata: Mapping[str, Strata],
-        expectations: Mapping[str, Mapping[str, Expectation]],
+        estimates: Mapping[str, Estimates],
         rivals: Sequence["_Rival"],
         confidence: float,
         judge: Judge,
@@ -81,8 +73,7 @@ class Race:
         self._order = order
         self._rungs = list(rungs)
         self._num_items = len(order)
-        self._strata = strata
-        self._expectations = expectations
+        self._estimates = estimates
         self._rivals = rivals
         self._margin = NormalDist().inv_cdf(confidence)
         self._judge = judge
@@ -121,17 +112,11 @@ class Race:
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
-        return self._judge.estimate(self._estimates(scores, "reported"), self.guides(scores))
+        return self._judge.estimate(self._estimates["reported"](scores), self.guides(scores))
 
     def guides(self, scores: ItemScores) -> dict[str, SampledScore]:
         """Return the estimates of what guides the search."""
-        return self._estimates(scores.guiding(), "guiding")
-
-    def _estimates(self, scores: ItemScores, kind: str) -> dict[str, SampledScore]:
-        return {
-            task: estimate_score(self._strata[task], self._expectations[kind][task], items)
-            for task, items in scores.by_task.items()
-        }
+        return self._estimates["guiding"](scores.guiding())
 
     def _loses(self, summary: Summary, rival: _Rival) -> bool:
         """Return whether the trial is clearly worse in every objective."""
@@ -150,6 +135,7 @@ class Racecourse:
         settings: Rungs, confidence and order.
         judge: Makes summaries.
         seed: The run's seed.
+        estimator: How scores are estimated from a part of the items.
     """
 
     def __init__(
@@ -160,14 +146,17 @@ class Racecourse:
         judge: Judge,
         *,
         seed: int,
+        estimator: EstimatorName = "plain",
     ) -> None:
         self._items = {task: tuple(ids) for task, ids in items.items()}
         self._weights = weights
         self._settings = settings
         self._judge = judge
         self._seed = seed
-        self._rungs = _fit_rungs(settings.rungs, sum(len(ids) for ids in items.values()))
-        self._knowledge = {kind: ItemKnowledge(self._items) for kind in ("reported", "guiding")}
+        num_items = sum(len(ids) for ids in items.values())
+        self._rungs = _fit_rungs(settings.rungs, num_items, len(items))
+        self._estimator = estimator
+        self._estimators: dict[str, Estimator] = {}
         self._strata: dict[str, Strata] = {}
         self._rivals: list[_Rival] = []
 
@@ -177,13 +166,18 @@ class Racecourse:
         Args:
             scored: The baselines that have scores, on all search items.
         """
+        # The first rung has two items of each stratum.
+        most = self._rungs[0] // (2 * len(self._items))
+        reported = [scores for _, scores in scored]
+        guiding = [scores.guiding() for scores in reported]
         for task, ids in self._items.items():
-            table = np.array(
-                [scores.guiding().by_task[task].select(ids).values for _, scores in scored]
+            table = np.array([scores.by_task[task].select(ids).values for scores in guiding])
+            self._strata[task] = make_strata(
+                ids, table.reshape(-1, len(ids)), order=self._settings.order, most=most
             )
-            self._strata[task] = make_strata(ids, table, order=self._settings.order)
-        for record, scores in scored:
-            self._learn(scores, BASELINE_WEIGHT)
+        for kind, baselines in (("reported", reported), ("guiding", guiding)):
+            self._estimators[kind] = make_estimator(self._estimator, self._strata, baselines)
+        for record, _ in scored:
             self._enter(record)
 
     def begin(self, number: int, limit: int | None = None) -> Race:
@@ -195,15 +189,10 @@ class Racecourse:
         """
         generator = np.random.default_rng([self._seed, number])
         order = list(draw_items(self._strata, self._weights, generator))
-        expectations = {
-            kind: {task: known.expectation(task) for task in self._items}
-            for kind, known in self._knowledge.items()
-        }
         return Race(
             order,
             self._within(limit),
-            strata=self._strata,
-            expectations=expectations,
+            estimates={kind: each.current() for kind, each in self._estimators.items()},
             rivals=tuple(self._rivals),
             confidence=self._settings.confidence,
             judge=self._judge,
@@ -223,18 +212,10 @@ class Racecourse:
         """
         if record.search is None:
             return
-        self._learn(scores, 1.0)
+        self._estimators["reported"].learn(scores)
+        self._estimators["guiding"].learn(scores.guiding())
         if record.state == "complete":
             self._enter(record)
-
-    def _learn(self, scores: ItemScores, weight: float) -> None:
-        for kind, each in (("reported", scores), ("guiding", scores.guiding())):
-            known = self._knowledge[kind]
-            levels = {
-                task: estimate_score(self._strata[task], known.expectation(task), items).level
-                for task, items in each.by_task.items()
-            }
-            known.add(each, levels, weight=weight)
 
     def _enter(self, record: TrialRecord) -> None:
         """Keep the trial as a rival if no other one is better in every objective."""
@@ -252,8 +233,7 @@ def _is_dominated(mine: tuple[float, ...], theirs: tuple[float, ...]) -> bool:
     return all(other >= own for own, other in zip(mine, theirs, strict=True))
 
 
-def _fit_rungs(wanted: Sequence[int] | None, num_items: int) -> tuple[int, ...]:
-    """Return rungs that end with all items."""
-    if wanted is None:
-        return default_rungs(num_items)
-    return (*(rung for rung in wanted if rung < num_items), num_items)
+def _fit_rungs(wanted: Sequence[int] | None, num_items: int, num_tasks: int) -> tuple[int, ...]:
+    """Return rungs that end with all items; each has two items of every task."""
+    rungs = default_rungs(num_items) if wanted is None else wanted
+    return (*(rung for rung in rungs if 2 * num_tasks <= rung < num_items), num_items)

@@ -140,6 +140,7 @@ class Search:
             racing,
             self._judge,
             seed=self._settings.seed,
+            estimator=self._settings.estimator,
         )
         course.add_baselines(baselines)
         return course

@@ -21,17 +21,20 @@ from evomerge.space.schema import (
     SpaceDocument,
 )
 from evomerge.space.space import Space
+from evomerge.space.stages import LEVELS, Level
 from evomerge.space.starting import nearest_point, with_starts
 from evomerge.space.writing import convert_genome
 
 __all__ = [
     "AUTO",
     "BASELINE_WORDS",
+    "LEVELS",
     "OPTIMIZERS",
     "Condition",
     "ConstraintSettings",
     "Dimension",
     "Hole",
+    "Level",
     "ObjectiveSettings",
     "Optimizer",
     "Point",

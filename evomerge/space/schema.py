@@ -10,6 +10,7 @@ from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
 from evomerge.space.optimizers import AUTO, check_optimizer_name
 from evomerge.space.racing import Estimator, RacingSettings
+from evomerge.space.stages import StageSettings
 
 __all__ = [
     "DEFAULT_OBJECTIVE",
@@ -45,6 +46,8 @@ class SearchSettings(Document):
         estimator: How the score of a candidate that stopped early is estimated: ``plain``, which is
             unbiased, or ``irt``, a model of item difficulties.
         from_baselines: Start from what the baselines show; ``false`` starts from the middle.
+        stages: From coarse to fine: levels at which values move together, or their shares of the
+            budget; ``auto`` chooses by dimensions and budget, ``false`` searches all at once.
     """
 
     optimizer: str = AUTO
@@ -60,6 +63,7 @@ class SearchSettings(Document):
     racing: RacingSettings | Literal[False] = RacingSettings()
     estimator: Estimator = "plain"
     from_baselines: bool = True
+    stages: StageSettings = "auto"
 
     @field_validator("racing", mode="before")
     @classmethod

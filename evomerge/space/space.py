@@ -14,6 +14,7 @@ from evomerge.space.options import OptionPoint, option_points
 from evomerge.space.pairs import choose_pairs
 from evomerge.space.schema import SpaceDocument
 from evomerge.space.simplex import Simplex
+from evomerge.space.stages import Level, stage_groups
 
 __all__ = ["Space"]
 
@@ -57,6 +58,10 @@ class Space:
                 key = owner_of(self.document.recipe, hole), hole.parameter
                 found.setdefault(key, {}).update(dict.fromkeys(hole.dimensions))
         return tuple(tuple(names) for names in found.values() if len(names) > 1)
+
+    def groups_at(self, level: Level) -> tuple[tuple[str, ...], ...]:
+        """Return the dimensions that move together at a level of a search in stages."""
+        return stage_groups(self.document.recipe, self.holes, self.dimensions, level)
 
     @property
     def methods(self) -> tuple[str, ...]:

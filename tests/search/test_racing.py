@@ -5,7 +5,7 @@ import pytest
 
 from evomerge.evaluation import ItemScores, TaskItems
 from evomerge.search.racing import default_rungs
-from evomerge.workers import PoolInfo, Scored
+from evomerge.workers import Assignment, PoolInfo, Scored
 
 from .conftest import InstantPool
 
@@ -111,6 +111,43 @@ def test_interrupted_anywhere_it_races_the_same(harness, tmp_path, optimizer, wo
         assert parts.trials() == expected
         # What was scored before the end of the first process is not scored again.
         assert first.num_items + second.num_items == counted.num_items
+
+
+@pytest.mark.parametrize("optimizer", ["cma", "random"])
+def test_with_the_irt_estimator_it_races_and_resumes_the_same(harness, tmp_path, optimizer):
+    settings = {"optimizer": optimizer, "trials": 30, "racing": True, "estimator": "irt"}
+    whole = harness("whole", cache=tmp_path / "whole-cache", **settings)
+    counted = ItemPool()
+    study = whole.drive(counted)
+    stopped = [r for r in study.records.values() if r.state == "pruned"]
+    assert len(stopped) > 3
+    errors = []
+    for record in stopped:
+        seen = ItemScores.from_parquet(whole.directory.items(record.number, "search"))
+        assert seen.num_items == record.search.num_items < 2 * ITEMS
+        assert 0 < record.search.sampling_stderrs[0] < 0.2
+        assignment = Assignment(record.number, dict(record.recipe), "search")
+        truth = score_items(assignment).scores
+        true = np.mean([items.values.mean() for items in truth.by_task.values()])
+        errors.append(record.value - true)
+    assert np.sqrt(np.mean(np.square(errors))) < 0.1
+    expected = whole.trials()
+    plain = harness("plain", **{**settings, "estimator": "plain"})
+    plain.drive(ItemPool())
+    assert plain.trials() != expected
+    for stop in range(4, len(counted.scored), 17):
+        parts = harness(f"stop{stop}", cache=tmp_path / f"cache{stop}", **settings)
+        first, second = ItemPool(stop_after=stop), ItemPool()
+        assert not parts.drive_until_stopped(first)
+        assert parts.drive_until_stopped(second)
+        assert parts.trials() == expected
+        assert first.num_items + second.num_items == counted.num_items
+
+
+def test_rungs_have_items_of_every_task(harness):
+    study = harness(trials=20, racing={"rungs": [2, 3, 40]}).drive(ItemPool())
+    asked = {r.search.num_items for r in study.records.values() if r.search}
+    assert asked <= {40, 2 * ITEMS}
 
 
 def test_items_are_a_budget(harness):
