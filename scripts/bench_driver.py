@@ -205,10 +205,10 @@ def make_space(proposer: str, trials: int, dimensions: int) -> Space:
     )
 
 
-def measure(
+def search(
     url: str | None, proposer: str, workers: int, trials: list[int], options: argparse.Namespace
-) -> list[dict[str, Any]]:
-    """Search once, and return a row for each number of trials.
+) -> tuple[dict[int, Clock], float]:
+    """Search once; return what was spent by each number of trials, and seconds to read it again.
 
     Args:
         url: The storage; None means SQLite in the run directory, as by default.
@@ -222,7 +222,7 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="evomerge-bench-", dir=options.folder) as folder:
         directory = RunDirectory(Path(folder) / "run")
         directory.create()
-        name = f"{proposer} {workers}"
+        name = f"{proposer} {workers} {trials[-1]}"
 
         def drive() -> Watch:
             storage = open_storage(url or directory.study_url)
@@ -246,7 +246,14 @@ def measure(
         clocks = drive().clocks
         started = time.perf_counter() - queue_seconds()
         drive()  # all is there: what is left is to read it and to repeat the proposer's calls
-        resume = time.perf_counter() - queue_seconds() - started
+        return clocks, time.perf_counter() - queue_seconds() - started
+
+
+def measure(
+    url: str | None, proposer: str, workers: int, trials: list[int], options: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """Search once, and return a row for each number of trials."""
+    clocks, resume = search(url, proposer, workers, trials, options)
     rows = []
     for count in trials:
         last = clocks[count].since(clocks[count - count // 10])
@@ -330,6 +337,7 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         for url in storages(options.storages, stack):
             for proposer in options.proposers:
+                search(url, proposer, 1, [20], options)  # imports are no cost of a trial
                 for workers in options.workers:
                     most = options.max_tpe if proposer == "tpe" else max(options.trials)
                     trials = sorted({count for count in options.trials if count <= most})

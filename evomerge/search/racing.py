@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from evomerge.evaluation import ItemScores
-from evomerge.evaluation.sampling import SampledScore, Strata, draw_items, make_strata
+from evomerge.evaluation.sampling import Strata, draw_items, make_strata
 from evomerge.search.estimators import Estimates, Estimator, make_estimator
 from evomerge.search.judging import Judge
 from evomerge.search.records import Summary, TrialRecord
@@ -54,7 +54,8 @@ class Race:
     Args:
         order: Every item of every task, in the order of this trial.
         rungs: Numbers of items after which it is compared, the last one all.
-        estimates: ``reported`` and ``guiding`` -> the estimates of all tasks' scores.
+        estimates: ``reported`` and, where smooth metrics guide the search, ``guiding`` -> the
+            estimates of all tasks' scores.
         rivals: Trials to measure against; none before one is complete.
         confidence: How sure a loss must be.
         judge: Makes summaries.
@@ -112,11 +113,11 @@ class Race:
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
-        return self._judge.estimate(self._estimates["reported"](scores), self.guides(scores))
-
-    def guides(self, scores: ItemScores) -> dict[str, SampledScore]:
-        """Return the estimates of what guides the search."""
-        return self._estimates["guiding"](scores.guiding())
+        reported = self._estimates["reported"](scores)
+        guiding = self._estimates.get("guiding")
+        return self._judge.estimate(
+            reported, reported if guiding is None else guiding(scores.guiding())
+        )
 
     def _loses(self, summary: Summary, rival: _Rival) -> bool:
         """Return whether the trial is clearly worse in every objective."""
@@ -175,8 +176,9 @@ class Racecourse:
             self._strata[task] = make_strata(
                 ids, table.reshape(-1, len(ids)), order=self._settings.order, most=most
             )
-        for kind, baselines in (("reported", reported), ("guiding", guiding)):
-            self._estimators[kind] = make_estimator(self._estimator, self._strata, baselines)
+        self._estimators["reported"] = make_estimator(self._estimator, self._strata, reported)
+        if not reported or any(scores.smooth for scores in reported):
+            self._estimators["guiding"] = make_estimator(self._estimator, self._strata, guiding)
         for record, _ in scored:
             self._enter(record)
 
@@ -213,7 +215,8 @@ class Racecourse:
         if record.search is None:
             return
         self._estimators["reported"].learn(scores)
-        self._estimators["guiding"].learn(scores.guiding())
+        if "guiding" in self._estimators:
+            self._estimators["guiding"].learn(scores.guiding())
         if record.state == "complete":
             self._enter(record)
 
