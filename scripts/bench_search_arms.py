@@ -19,8 +19,14 @@ POPULATION = 25
 """Of the genetic algorithm; mergenetic's own configurations have 10 and more."""
 
 EVOMERGE: Mapping[str, Mapping[str, Any]] = {
-    "evomerge": {"optimizer": "surrogate"},
-    "evomerge-cma": {"optimizer": "cma"},
+    "evomerge": {},
+    "evomerge-surrogate": {"optimizer": "surrogate"},
+    "evomerge-irt": {"estimator": "irt"},
+    "evomerge-no-racing": {"racing": False},
+    "evomerge-no-order": {"racing": {"order": False}},
+    "evomerge-no-stages": {"stages": False},
+    "evomerge-no-baselines": {"from_baselines": False},
+    "evomerge-no-holdout": {"finalists": 1},
 }
 """Name -> the `search:` settings by which the arm differs from the defaults."""
 
@@ -188,7 +194,9 @@ def _measure_peer(problem: Problem, procedure: Callable[[Problem], str]) -> dict
 
 def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path) -> dict[str, Any]:
     data = problem.protocol.document(problem.seed)
-    data["search"] |= EVOMERGE[name] | _limit(problem, fraction)
+    changes = dict(EVOMERGE[name])
+    finalists = int(changes.get("finalists", problem.space.document.search.finalists))
+    data["search"] |= changes | _limit(problem, fraction, finalists)
     result = evomerge.run(parse(data), folder, device="cpu")
     winner = result.winner
     told = sorted(
@@ -221,8 +229,8 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
     }
 
 
-def _limit(problem: Problem, fraction: float) -> dict[str, int]:
+def _limit(problem: Problem, fraction: float, finalists: int) -> dict[str, int]:
     """Return the search settings that spend a share of the budget, finalists included."""
-    settings = problem.space.document
-    finalists = settings.search.finalists * problem.protocol.holdout_items * len(settings.tasks)
-    return {"items": round(fraction * problem.protocol.budget) - finalists}
+    tasks = len(problem.space.document.tasks)
+    held_out = finalists * problem.protocol.holdout_items * tasks
+    return {"items": round(fraction * problem.protocol.budget) - held_out}

@@ -48,7 +48,8 @@ def test_each_arm_has_its_trajectory_and_true_scores(out):
     assert peer["choices"][-1]["fraction"] == 1
     ours = json.loads((out / "evomerge@1.seed-3.json").read_text())
     (choice,) = ours["choices"]
-    assert ours["candidates"][-1][0] < choice["spent"] <= 360
+    # The last candidate is scored on a first rung at least.
+    assert ours["candidates"][-1][0] < choice["spent"] <= 360 + 32
     assert 0 <= choice["holdout"] <= 1
 
 

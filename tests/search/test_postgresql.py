@@ -43,7 +43,7 @@ def test_killed_it_continues(postgresql, tmp_path, monkeypatch):
         open_run(run)
     monkeypatch.setenv("PGPASSWORD", password)
     killed = open_run(run).study.records
-    done = {number: r for number, r in killed.items() if r.state == "complete"}
+    done = {number: r for number, r in killed.items() if r.state != "running"}
     assert len(killed) < 14
     assert len(done) >= 7
     assert len(killed) - len(done) <= 1, "a trial that was not in flight is lost"
