@@ -12,7 +12,6 @@ _MOST_MODELLED = 8
 _MODELLED_TRIALS = 200
 _DEFAULT_TRIALS = 100
 _FEW_TRIALS = 100
-_FEW_TRIALS_OF_OPTIONS = 60
 
 
 @dataclass(frozen=True)
@@ -49,10 +48,9 @@ def choose(space: UnitSpace, settings: SearchSettings, num_objectives: int = 1) 
         return Choice(genetic, f"{what}: with more than {_FEW_TRIALS} its front is the better one")
     if has_conditions(space.dimensions):
         what = f"values that exist only with some options, {trials} trials"
-        if trials <= _FEW_TRIALS_OF_OPTIONS:
-            return Choice("tpe", f"{what}: it learns more than a genetic algorithm from few")
-        more = f"with more than {_FEW_TRIALS_OF_OPTIONS} it comes nearer than tpe"
-        return Choice("nsga2", f"{what}: {more}")
+        if trials <= _MODELLED_TRIALS:
+            return Choice("surrogate", f"{what}: a model of all results learns most from each")
+        return Choice("nsga2", f"{what}: so many pay for a search that moves step by step")
     what = f"{count} searched value{'' if count == 1 else 's'} in {trials} trials"
     if count <= _MOST_MODELLED and trials <= _MODELLED_TRIALS:
         return Choice("surrogate", f"{what}: a model of all results learns most from each")
