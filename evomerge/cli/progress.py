@@ -195,6 +195,10 @@ class LiveDisplay(PlainDisplay):
     def _show(self, record: TrialRecord, stage: Stage) -> None:  # noqa: ARG002 - it redraws all
         self._live.refresh()
 
+    def note(self, text: str) -> None:
+        """Print it above the panel, where it stays."""
+        self._live.console.print(text, highlight=False, markup=False)
+
     def _say(self, text: str) -> None:
         self._message = text
 

@@ -66,7 +66,7 @@ def run(
 
     `evomerge run finer.yml --items 50000 --warm-start runs/big`
     """
-    from evomerge.cli.interrupt import Interrupt
+    from evomerge.cli.interrupt import interruptible
     from evomerge.cli.progress import make_display
     from evomerge.cli.tables import print_result
     from evomerge.report import write_report
@@ -78,7 +78,10 @@ def run(
     loaded = loaded.with_task_dirs(map(str, include_path or ()))
     directory = RunDirectory(out if out is not None else Path("runs") / loaded.name)
     parents, _ = find_models(loaded)
-    with make_display(loaded.name, directory.path, len(parents)) as display, Interrupt() as stop:
+    with (
+        make_display(loaded.name, directory.path, len(parents)) as display,
+        interruptible() as interrupted,
+    ):
         result = run_search(
             loaded,
             directory.path,
@@ -89,7 +92,7 @@ def run(
             allow_code_execution=allow_code_execution,
             cache=cache,
             monitor=display,
-            interrupted=stop.requested,
+            interrupted=interrupted,
             warm_start=warm_start,
         )
         write_report(result, loaded, directory.report)

@@ -140,8 +140,13 @@ class Judge:
     @property
     def guiding(self) -> tuple[Objective, ...]:
         """What the search raises, one objective a number; once all baselines are scored."""
+        made = self._made
+        return tuple((made.guiding or made.reported).values())
+
+    @property
+    def _made(self) -> Objectives:
         assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
-        return tuple((self._objectives.guiding or self._objectives.reported).values())
+        return self._objectives
 
     def take(self, outcome: Outcome) -> list[Outcome]:
         """Take a baseline's outcome; return those that can be summarized now, by number.
@@ -167,8 +172,7 @@ class Judge:
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
-        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
-        summary = self._objectives.summarize(scores)
+        summary = self._made.summarize(scores)
         if split != "search":
             return summary
         return replace(summary, violations=self._violations(summary))
@@ -181,8 +185,7 @@ class Judge:
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
-        assert self._objectives is not None  # noqa: S101 - made before any outcome is ready
-        summary = self._objectives.estimate(reported, guiding)
+        summary = self._made.estimate(reported, guiding)
         return replace(summary, violations=self._violations(summary))
 
     def told(self, record: TrialRecord) -> Told:

@@ -1,20 +1,17 @@
 """One run from a space to a winner, begun or continued."""
 
-import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from evomerge.checkpoints import open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
-from evomerge.errors import StudyError
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
 from evomerge.search.budget import Budget, Spent
@@ -28,22 +25,21 @@ from evomerge.search.finalists import (
     rank_finalists,
 )
 from evomerge.search.fronts import make_fronts
+from evomerge.search.identity import claim, write_space
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
-from evomerge.search.storage import open_storage, without_password
+from evomerge.search.sessions import add_up_seconds, close_session, open_session
+from evomerge.search.storage import open_storage
 from evomerge.search.study import Study
 from evomerge.search.verdicts import HoldoutCheck
 from evomerge.search.warm_start import Hint, read_warm_start
 from evomerge.space import Space, parse_space, usual_point
-from evomerge.version import __version__
 from evomerge.workers import Pool, WorkerSpec, open_pool
 
 __all__ = ["run", "worker_spec"]
-
-_MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
 
 
 def worker_spec(
@@ -141,8 +137,8 @@ def run(
             hints = tuple(Hint(**each) for each in study.attributes["hints"])
         elif warm_start is not None:
             study.set_attribute("hints", [asdict(each) for each in hints])
-        _claim(study, space, fingerprints)
-        _write_space(directory, space, storage)
+        claim(study, space, fingerprints)
+        write_space(directory, space, storage)
         finalists = _finished(study, space)
         if finalists is None:
             pool = pool or start()
@@ -193,8 +189,8 @@ def _search(
 ) -> list[TrialRecord]:
     """Do all that is left to score; return the finalists."""
     monitor.ready(pool.info, tuple(study.records.values()))
-    before = _seconds(study)["total"]
-    session = _open_session(study, pool)
+    before = add_up_seconds(study)["total"]
+    session = open_session(study, pool)
     driver = Driver(
         space,
         study,
@@ -212,87 +208,9 @@ def _search(
     study.set_attribute("ended", driver.search())
     finalists = choose_finalists(study, space.document.search.finalists)
     driver.score_holdout(_for_holdout(study, finalists))
-    _close_session(study, session, driver, time.perf_counter() - started)
+    total = time.perf_counter() - started
+    close_session(study, session, propose=driver.propose_seconds, total=total)
     return finalists
-
-
-def _claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
-    """Mark a new study as this space's, or check that it is."""
-    document = space.document.model_dump(mode="json", exclude_defaults=True)
-    search = document.get("search", {})
-    document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
-    if lists := _item_lists(space):
-        document["lists"] = lists
-    text = json.dumps(document, sort_keys=True)
-    mine: dict[str, Any] = {
-        "space": hashlib.sha256(text.encode()).hexdigest(),
-        "models": dict(fingerprints),
-        "seed": space.document.search.seed,
-    }
-    kept = study.attributes.get("identity")
-    if kept is None:
-        study.set_attribute("identity", mine)
-        study.set_attribute("evomerge", __version__)
-        study.set_attribute("seed", space.document.search.seed)
-        return
-    what = None
-    if kept["seed"] != mine["seed"]:
-        what = f"with seed {kept['seed']}, now it is {mine['seed']}"
-    elif kept["space"] != mine["space"]:
-        what = "from another version of this space file"
-    elif kept["models"] != mine["models"]:
-        pairs = mine["models"].items()
-        changed = [name for name, mark in pairs if kept["models"].get(name) != mark]
-        what = f"with other weights in {', '.join(changed) or 'a model'}"
-    if what:
-        raise StudyError(
-            f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
-            "the change to continue"
-        )
-
-
-def _item_lists(space: Space) -> dict[str, str]:
-    """Return the content of the files that name items: other items are another run."""
-    names = [n for task in space.document.tasks for n in (task.search_list, task.holdout_list)]
-    paths = [Path(name) for name in names if name is not None]
-    return {str(path): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
-
-
-def _write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
-    document = space.document.model_dump(mode="json", exclude_unset=True)
-    search = space.document.search
-    limits = {"trials": search.trials, "items": search.items, "seconds": search.seconds}
-    document["search"] = {
-        **document.get("search", {}),
-        "seed": search.seed,
-        **{name: limit for name, limit in limits.items() if limit is not None},
-    }
-    write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
-    directory.write_settings(
-        {
-            "name": space.name,
-            "storage": without_password(storage) if storage else None,
-            "folder": str(space.origin.folder.resolve()),
-            "evomerge": __version__,
-        }
-    )
-
-
-def _open_session(study: Study, pool: Pool) -> int:
-    sessions = study.attributes.get("sessions", [])
-    info = {"workers": pool.info.workers, "load": pool.info.load_seconds}
-    study.set_attribute("sessions", [*sessions, info])
-    return len(sessions)
-
-
-def _close_session(study: Study, session: int, driver: Driver, total: float) -> None:
-    sessions = study.attributes["sessions"]
-    sessions[session] |= {
-        "propose": driver.propose_seconds,
-        "store": study.store_seconds,
-        "total": total,
-    }
-    study.set_attribute("sessions", sessions)
 
 
 def _for_holdout(study: Study, finalists: list[TrialRecord]) -> list[TrialRecord]:
@@ -329,7 +247,7 @@ def _is_spent(study: Study, space: Space) -> bool:
     spent = Spent(
         trials=len(study.records),
         items=kept["items"],
-        seconds=_seconds(study)["total"],
+        seconds=add_up_seconds(study)["total"],
         idle_trials=kept["idle_trials"],
     )
     return kept["exhausted"] or Budget(space.document.search).ended(spent) is not None
@@ -353,7 +271,7 @@ def _conclude(
         trials=trials,
         finalists=ranked,
         comparisons=comparisons,
-        seconds=_seconds(study),
+        seconds=add_up_seconds(study),
         fronts=make_fronts(trials, ranked, check.holds) if several else None,
         verdicts={number: found for number, found in verdicts.items() if found},
     )
@@ -372,20 +290,3 @@ def _best_yaml(result: RunResult) -> str:
         f"# {result.winner.label} of the search space {result.space!r}\n"
         f"# evomerge merge best.yml OUT --seed {result.seed}\n{recipe}"
     )
-
-
-def _seconds(study: Study) -> dict[str, float]:
-    """Add up where the time went, over all sessions; a killed one counts to its last trial."""
-    sessions: list[dict[str, Any]] = study.attributes.get("sessions", [])
-    last = dict.fromkeys(range(len(sessions)), 0.0)
-    seconds = dict.fromkeys(("load", "materialize", "score", "propose", "store", "total"), 0.0)
-    for record in study.records.values():
-        for part in ("materialize", "score"):
-            seconds[part] += record.seconds.get(part, 0.0) + record.holdout_seconds.get(part, 0.0)
-        session = int(record.seconds.get("session", 0))
-        last[session] = max(last.get(session, 0.0), record.seconds.get("elapsed", 0.0))
-    for index, session_data in enumerate(sessions):
-        for part in ("load", "propose", "store"):
-            seconds[part] += session_data.get(part, 0.0)
-        seconds["total"] += session_data.get("total", last.get(index, 0.0))
-    return seconds

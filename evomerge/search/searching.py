@@ -18,7 +18,7 @@ from evomerge.search.racing import Race, Racecourse
 from evomerge.search.records import TrialRecord
 from evomerge.search.replay import ProposerLog
 from evomerge.space import Space
-from evomerge.workers import Assignment, Outcome, PoolInfo
+from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
 
 __all__ = ["Ending", "Search"]
 
@@ -178,8 +178,8 @@ class Search:
         number = landed.outcome.number
         order = self._log.place(number)
         record = self._ledger.finish(landed, order=order)
-        if landed.summary is not None:
-            self._scores[number] = landed.outcome.scores  # type: ignore[union-attr]
+        if isinstance(landed.outcome, Scored) and landed.summary is not None:
+            self._scores[number] = landed.outcome.scores
         self._log.tell(number, self._judge.told(record), order)
         self._show(record)
 

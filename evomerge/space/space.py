@@ -9,7 +9,7 @@ from evomerge.documents import Origin, Place
 from evomerge.errors import SpaceError
 from evomerge.recipe import Recipe, parse_recipe
 from evomerge.space.dimensions import Dimension, Point, Value
-from evomerge.space.holes import Hole, Holes, fill, owner_of
+from evomerge.space.holes import Hole, Holes, fill
 from evomerge.space.options import OptionPoint, option_points
 from evomerge.space.pairs import choose_pairs
 from evomerge.space.schema import SpaceDocument
@@ -51,13 +51,8 @@ class Space:
 
     @property
     def groups(self) -> tuple[tuple[str, ...], ...]:
-        """Dimensions that are one parameter of one model, in its layers or filters."""
-        found: dict[tuple[str | None, str | None], dict[str, None]] = {}
-        for hole in self.holes:
-            if hole.expression.kind == "float" and hole.parameter is not None:
-                key = owner_of(self.document.recipe, hole), hole.parameter
-                found.setdefault(key, {}).update(dict.fromkeys(hole.dimensions))
-        return tuple(tuple(names) for names in found.values() if len(names) > 1)
+        """Dimensions that are one parameter of one model, in its layers and filters."""
+        return self.groups_at("model")
 
     def groups_at(self, level: Level) -> tuple[tuple[str, ...], ...]:
         """Return the dimensions that move together at a level of a search in stages."""

@@ -29,11 +29,12 @@ def play(display, earlier=()):
         display.loading()
         display.ready(INFO, earlier)
         display.stage("baselines", total=1, done=0)
-        display.finished(record(0, 0.61, kind="parent"), "baselines")
+        display.finished(record(0, 0.61, kind="parent"), "baselines", done=1, total=1)
         display.stage("search", total=40, done=0)
-        display.finished(record(1, 0.7), "search")
-        display.finished(record(2, None, reason="NaN in lm_head.weight"), "search")
-        display.finished(record(3, 0.65), "search")
+        display.finished(record(1, 0.7), "search", done=1, total=40)
+        failed = record(2, None, reason="NaN in lm_head.weight")
+        display.finished(failed, "search", done=2, total=40)
+        display.finished(record(3, 0.65), "search", done=3, total=40)
 
 
 @pytest.mark.parametrize("width", [80, 120])

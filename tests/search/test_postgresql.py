@@ -51,7 +51,7 @@ def test_killed_it_continues(postgresql, tmp_path, monkeypatch):
     succeed(*arguments)
     records = open_run(run).study.records
     assert list(records) == list(range(14))
-    assert all(record.state == "complete" for record in records.values())
+    assert {record.state for record in records.values()} <= {"complete", "pruned"}
     for number, record in done.items():
         assert records[number].search == record.search
         assert records[number].seconds == record.seconds, "scored twice"

@@ -95,15 +95,26 @@ def test_an_item_is_scored_once_for_each_trial(harness, tmp_path):
     assert spent < 30 * 2 * ITEMS
 
 
-@pytest.mark.parametrize("optimizer", ["cma", "tpe", "random"])
-@pytest.mark.parametrize("workers", [1, 3])
-def test_interrupted_anywhere_it_races_the_same(harness, tmp_path, optimizer, workers):
+@pytest.mark.parametrize(
+    ("optimizer", "workers", "every"),
+    [
+        ("cma", 1, 1),
+        ("surrogate", 1, 1),
+        ("cma", 3, 1),
+        ("surrogate", 3, 5),
+        ("tpe", 1, 5),
+        ("tpe", 3, 5),
+        ("random", 3, 5),
+    ],
+)
+def test_interrupted_anywhere_it_races_the_same(harness, tmp_path, optimizer, workers, every):
+    """``every`` is 1: at every point of the run."""
     settings = {"optimizer": optimizer, "ordered": True, "trials": 16, "racing": True}
     whole = harness("whole", cache=tmp_path / "whole-cache", **settings)
     counted = ItemPool(workers)
     whole.drive(counted)
     expected = whole.trials()
-    for stop in range(0, len(counted.scored), 5):
+    for stop in range(0, len(counted.scored), every):
         parts = harness(f"stop{stop}", cache=tmp_path / f"cache{stop}", **settings)
         first, second = ItemPool(workers, stop_after=stop), ItemPool(workers)
         assert not parts.drive_until_stopped(first)

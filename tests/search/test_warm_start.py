@@ -3,7 +3,7 @@
 import pytest
 
 from evomerge.errors import StudyError
-from evomerge.search.run import _write_space
+from evomerge.search.identity import write_space
 from evomerge.search.warm_start import read_warm_start
 from evomerge.space import nearest_point, with_starts
 
@@ -14,7 +14,7 @@ from .conftest import InstantPool
 def earlier(harness):
     run = harness("earlier", trials=25)
     run.drive(InstantPool(), holdout=True)
-    _write_space(run.directory, run.space, None)
+    write_space(run.directory, run.space, None)
     settings = run.directory.read_settings()
     run.directory.write_settings(settings | {"name": "s"})
     return run

@@ -148,7 +148,7 @@ def ray_worker_pids(parent):
 
 
 def test_two_ray_workers_one_of_them_killed(tmp_path):
-    space = small_space(tmp_path / "space.yml", search={"trials": 24})
+    space = small_space(tmp_path / "space.yml", search={"trials": 24, "racing": False})
     run = tmp_path / "run"
     process = start("run", space, "--out", run, "--workers", 2)
     wait_for_trials(run, 7, process)
@@ -214,7 +214,8 @@ def test_a_running_ray_cluster(tmp_path, authentication):
         arguments = ("run", space, "--out", tmp_path / "run", "--ray-address", address)
         succeed(*arguments, "--workers", 2, RAY_AUTH_TOKEN_PATH=str(token))
         records = open_run(tmp_path / "run").study.records.values()
-        assert [record.state for record in records] == ["complete"] * 7
+        assert len(records) == 7
+        assert {record.state for record in records} <= {"complete", "pruned"}
         if authentication == "token":
             other = tmp_path / "other"
             other.write_text("fedcba9876543210" * 4)

@@ -1,0 +1,92 @@
+"""Whose study a study is: the space, the weights and the items that it was made with."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evomerge.errors import StudyError
+from evomerge.search.directory import RunDirectory, write_atomically
+from evomerge.search.storage import without_password
+from evomerge.search.study import Study
+from evomerge.space import Space
+from evomerge.version import __version__
+
+__all__ = ["claim", "write_space"]
+
+_MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
+
+
+def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
+    """Mark a new study as this space's, or check that it is.
+
+    Args:
+        study: The study.
+        space: The space.
+        fingerprints: Model name -> fingerprint of its content.
+
+    Raises:
+        StudyError: saying what is not as it was.
+    """
+    document = space.document.model_dump(mode="json", exclude_defaults=True)
+    search = document.get("search", {})
+    document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
+    if lists := _item_lists(space):
+        document["lists"] = lists
+    text = json.dumps(document, sort_keys=True)
+    mine: dict[str, Any] = {
+        "space": hashlib.sha256(text.encode()).hexdigest(),
+        "models": dict(fingerprints),
+        "seed": space.document.search.seed,
+    }
+    kept = study.attributes.get("identity")
+    if kept is None:
+        study.set_attribute("identity", mine)
+        study.set_attribute("evomerge", __version__)
+        study.set_attribute("seed", space.document.search.seed)
+        return
+    what = None
+    if kept["seed"] != mine["seed"]:
+        what = f"with seed {kept['seed']}, now it is {mine['seed']}"
+    elif kept["space"] != mine["space"]:
+        what = "from another version of this space file"
+    elif kept["models"] != mine["models"]:
+        pairs = mine["models"].items()
+        changed = [name for name, mark in pairs if kept["models"].get(name) != mark]
+        what = f"with other weights in {', '.join(changed) or 'a model'}"
+    if what:
+        raise StudyError(
+            f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
+            "the change to continue"
+        )
+
+
+def _item_lists(space: Space) -> dict[str, str]:
+    """Return the content of the files that name items: other items are another run."""
+    names = [n for task in space.document.tasks for n in (task.search_list, task.holdout_list)]
+    paths = [Path(name) for name in names if name is not None]
+    return {str(path): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+
+
+def write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
+    """Write the space and where its study is, so that the run directory can be read alone."""
+    document = space.document.model_dump(mode="json", exclude_unset=True)
+    search = space.document.search
+    limits = {"trials": search.trials, "items": search.items, "seconds": search.seconds}
+    document["search"] = {
+        **document.get("search", {}),
+        "seed": search.seed,
+        **{name: limit for name, limit in limits.items() if limit is not None},
+    }
+    write_atomically(directory.space, yaml.safe_dump(document, sort_keys=False))
+    directory.write_settings(
+        {
+            "name": space.name,
+            "storage": without_password(storage) if storage else None,
+            "folder": str(space.origin.folder.resolve()),
+            "evomerge": __version__,
+        }
+    )
