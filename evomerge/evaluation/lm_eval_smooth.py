@@ -5,7 +5,8 @@ of the gold answer moves with every weight.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +15,67 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.lm_eval_metrics import Metric
 from evomerge.evaluation.lm_eval_requests import Requests
 from evomerge.evaluation.scores import TaskItems
+from evomerge.evaluation.settings import Smooth
 
-__all__ = ["SmoothMetric", "is_gold"]
+__all__ = ["SmoothMetric", "is_gold", "make_smooth"]
 
 Kind = Literal["margin", "gold_bits_per_byte", "gold_probability"]
+
+CHEAP_METRICS = ("acc", "acc_norm", "acc_bytes", "exact_match")
+SHORT_ANSWER = 32
+NUM_LOOKED_AT = 8
 
 
 def is_gold(instance: Any) -> bool:
     """Return whether an instance was added for a smooth metric: lm-eval numbers its own from 0."""
     return bool(instance.idx < 0)
+
+
+def make_smooth(
+    task: Any,
+    wanted: Smooth | None,
+    reported: Metric,
+    documents: Iterable[Any],
+    *,
+    with_chat_template: bool,
+) -> "SmoothMetric | None":
+    """Return the smooth metric of a task, or None where the reported one is alone.
+
+    ``auto`` takes one for multiple choice, where it costs nothing, and for exact matches of short
+    answers, where it costs one forward pass beside those of the generation.
+
+    Args:
+        task: The lm-eval task.
+        wanted: ``smooth`` of the space.
+        reported: The metric that it guides beside, or in whose place.
+        documents: The task's documents.
+        with_chat_template: Whether prompts go through a chat template.
+
+    Raises:
+        EvaluationError: if the task's kind has no such metric.
+    """
+    if wanted is None:
+        return None
+    if wanted != "auto" and wanted != "blend":  # noqa: PLR1714 - mypy follows this one
+        return SmoothMetric(task, wanted, reported, with_chat_template=with_chat_template)
+    if wanted == "auto" and (
+        reported.name not in CHEAP_METRICS
+        or task.get_config("output_type") not in ("multiple_choice", "generate_until")
+    ):
+        return None
+    if reported.aggregation != "mean":
+        if wanted == "auto":
+            return None
+        raise EvaluationError(
+            f"task {reported.task!r}: smooth: blend is for metrics that are a mean over the items, "
+            f"and {reported.label!r} is aggregated by {reported.aggregation!r}"
+        )
+    made = SmoothMetric(
+        task, "gold_probability", reported, with_chat_template=with_chat_template, is_blended=True
+    )
+    if wanted == "auto" and not made.is_cheap(islice(documents, NUM_LOOKED_AT)):
+        return None
+    return made
 
 
 class SmoothMetric:
@@ -39,18 +92,27 @@ class SmoothMetric:
         kind: Which of the two.
         reported: The metric in whose place it guides the search.
         with_chat_template: Whether prompts go through a chat template.
+        is_blended: It guides beside the metric: the probability of a gold answer that an item
+            does not have is 0. Else such an item is an error.
 
     Raises:
         EvaluationError: if the task's kind has no such metric.
     """
 
     def __init__(
-        self, task: Any, kind: Kind, reported: Metric, *, with_chat_template: bool
+        self,
+        task: Any,
+        kind: Kind,
+        reported: Metric,
+        *,
+        with_chat_template: bool,
+        is_blended: bool = False,
     ) -> None:
         self._task = task
         self.kind = kind
         self._reported = reported
         self._chat = with_chat_template
+        self.is_blended = is_blended
         self._output = task.get_config("output_type")
         wanted = ("multiple_choice",) if kind == "margin" else _WITH_GOLD
         if self._output not in wanted:
@@ -63,6 +125,16 @@ class SmoothMetric:
                 f"task {reported.task!r}: smooth: {kind} is for tasks of the type "
                 f"{' or '.join(wanted)}, this one is {self._output}{other}"
             )
+
+    def is_cheap(self, documents: Iterable[Any]) -> bool:
+        """Return whether it needs no forward pass of its own, or a short one."""
+        if self._output != "generate_until":
+            return True
+        try:
+            texts = [text for each in documents for text in self._gold_texts(each)]
+        except Exception:  # noqa: BLE001 - a task's own templates can do anything; then it has no gold answers
+            return False
+        return bool(texts) and max(map(len, texts)) <= SHORT_ANSWER
 
     def requests(self, own: Requests) -> Requests:
         """Return the requests that one item needs beside its own: the gold answers of a prompt."""
@@ -81,6 +153,7 @@ class SmoothMetric:
                 metadata=(first.task_name, first.doc_id, 1),
             )
             for place, text in enumerate(self._gold_texts(first.doc))
+            if text
         ]
 
     def collect(self, answered: Mapping[str, Requests]) -> TaskItems:
@@ -95,6 +168,8 @@ class SmoothMetric:
         document = requests[0].doc
         gold = requests if self._output == "loglikelihood" else list(filter(is_gold, requests))
         likelihoods = [instance.resps[0][0] for instance in gold]
+        if not likelihoods:
+            return 0.0
         if self.kind == "gold_probability":
             return math.exp(max(likelihoods))
         texts = self._gold_texts(document)
@@ -108,6 +183,8 @@ class SmoothMetric:
         gold = _places(
             task.doc_to_text(document) if by_context else task.doc_to_target(document), choices
         )
+        if not gold and self.is_blended:
+            return 0.0
         if not gold:
             raise EvaluationError(
                 f"task {self._reported.task!r}: the gold answer of item {item} is none of its "
@@ -138,7 +215,7 @@ class SmoothMetric:
         if self._task.get_config("doc_to_choice") is not None and isinstance(target, int):
             target = self._task.doc_to_choice(document)[target]
         texts = [str(each) for each in (target if isinstance(target, list) else [target])]
-        if not texts or not all(texts):
+        if not self.is_blended and not (texts and all(texts)):
             raise EvaluationError(
                 f"task {self._reported.task!r} has an item without a gold answer, so it has no "
                 "smooth metric; leave 'smooth' out"

@@ -14,7 +14,7 @@ from evomerge.evaluation.lm_eval_config import plain_config
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
-from evomerge.evaluation.lm_eval_smooth import SmoothMetric, is_gold
+from evomerge.evaluation.lm_eval_smooth import is_gold, make_smooth
 from evomerge.evaluation.scores import TaskItems
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
@@ -77,11 +77,14 @@ class LmEvalTask:
             raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
         self._configure(wanted)
         self.metric = resolve_metric(task, wanted.metric)
-        self.smooth = None
-        if wanted.smooth:
-            chat = settings.apply_chat_template
-            self.smooth = SmoothMetric(task, wanted.smooth, self.metric, with_chat_template=chat)
         self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
+        self.smooth = make_smooth(
+            task,
+            wanted.smooth,
+            self.metric,
+            self.sides["search"].contents.values(),
+            with_chat_template=settings.apply_chat_template,
+        )
         self._shown = self._example_ids()
         for side in self.sides.values():
             if side.ids and self._shown.issuperset(side.ids):

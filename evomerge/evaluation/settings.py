@@ -8,10 +8,15 @@ from evomerge.documents import Document
 from evomerge.evaluation.passthrough import check_options
 from evomerge.evaluation.vllm_options import check_engine_options
 
-__all__ = ["EvaluationSettings", "Split", "TaskSettings"]
+__all__ = ["BLENDED", "EvaluationSettings", "Smooth", "Split", "TaskSettings"]
 
 Split = Literal["search", "holdout"]
 """``search`` items guide the search; ``holdout`` items are seen by finalists and baselines only."""
+
+Smooth = Literal["auto", "blend", "margin", "gold_bits_per_byte", "gold_probability"]
+
+BLENDED: tuple[Smooth, ...] = ("auto", "blend")
+"""Kinds that guide the search together with the metric; the others do in its place."""
 
 
 class TaskSettings(Document):
@@ -24,10 +29,12 @@ class TaskSettings(Document):
         weight: Weight in the objective; ``None`` means 1 / number of tasks.
         num_fewshot: Examples in the prompt; ``None`` takes the setting of the evaluation, then
             that of the task.
-        smooth: What guides the search in the metric's place: ``"margin"``, the log-probability of
-            the gold choice minus that of the best other one; ``"gold_bits_per_byte"``, the bits
-            that a byte of the gold answer costs; or ``"gold_probability"``. The winner is chosen by
-            the metric all the same.
+        smooth: What guides the search beside the metric or in its place. ``"blend"``: half the
+            metric, half what the probability of the gold answer says of it; ``"auto"``: that where
+            it costs little. In its place: ``"margin"``, the log-probability of the gold choice
+            minus that of the best other one; ``"gold_bits_per_byte"``, the bits that a byte of the
+            gold answer costs; or ``"gold_probability"``. ``None`` or false: the metric alone. The
+            winner is chosen by the metric all the same.
         search_split: Split of the data set that the search items come from; ``None`` means the one
             that the task is evaluated on.
         holdout_split: The same for the held-out items.
@@ -40,11 +47,16 @@ class TaskSettings(Document):
     metric: str = Field(min_length=1)
     weight: float | None = Field(default=None, allow_inf_nan=False)
     num_fewshot: int | None = Field(default=None, ge=0)
-    smooth: Literal["margin", "gold_bits_per_byte", "gold_probability"] | None = None
+    smooth: Smooth | None = "auto"
     search_split: str | None = Field(default=None, min_length=1)
     holdout_split: str | None = Field(default=None, min_length=1)
     search_list: str | None = Field(default=None, min_length=1)
     holdout_list: str | None = Field(default=None, min_length=1)
+
+    @field_validator("smooth", mode="before")
+    @classmethod
+    def _off(cls, value: Any) -> Any:
+        return None if value is False else value
 
     @field_validator("weight")
     @classmethod

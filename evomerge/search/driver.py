@@ -157,6 +157,7 @@ class Driver:
             nonlocal done
             record = self._study.records[outcome.number]
             if isinstance(outcome, Scored):
+                outcome = replace(outcome, scores=self._judge.guide(outcome.scores))
                 self._ledger.keep_items(outcome)
                 # A user's function may fail here too: then there is no held-out score.
                 with contextlib.suppress(EvaluationError):

@@ -8,7 +8,7 @@ from evomerge.checkpoints import locate_models
 from evomerge.documents import Origin
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
-from evomerge.evaluation.settings import Split
+from evomerge.evaluation.settings import BLENDED, Split
 from evomerge.recipe import Recipe, load_recipe, parse_recipe
 from evomerge.search.baselines import find_models, parent_recipe
 from evomerge.search.objectives import (
@@ -66,6 +66,12 @@ def score_recipe(
     """
     recipe = _as_recipe(model)
     spec = worker_spec(space, device=device, allow_code_execution=allow_code_execution)
+    # There are no baselines here to calibrate blends on, and no search for them to guide.
+    tasks = tuple(
+        task.model_copy(update={"smooth": None}) if task.smooth in BLENDED else task
+        for task in spec.tasks
+    )
+    spec = replace(spec, tasks=tasks)
     parents = find_models(space)[0] if needs_parents(space) else ()
     spec = replace(spec, models=tuple(dict.fromkeys((*recipe.model_names(), *parents))))
     with open_pool(spec) as pool:

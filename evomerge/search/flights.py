@@ -68,7 +68,9 @@ class Flights:
             return Landed(ended, None, reason=outcome.reason)
         asked = outcome.scored_items
         flight.asked += outcome.scores.num_items if asked is None else asked
-        scores = outcome.scores if flight.scores is None else flight.scores.merge(outcome.scores)
+        scores = self._judge.guide(outcome.scores)
+        if flight.scores is not None:
+            scores = flight.scores.merge(scores)
         flight.scores = scores = self._sorted(scores)
         whole = replace(outcome, scores=scores, seconds=flight.seconds, scored_items=flight.asked)
         race = flight.race

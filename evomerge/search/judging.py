@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores, Objective, TaskScore
+from evomerge.evaluation.calibration import Calibration, blend, fit_calibrations
 from evomerge.evaluation.sampling import SampledScore
 from evomerge.evaluation.settings import Split
 from evomerge.proposers import Told
@@ -129,11 +130,14 @@ class Judge:
         self._needed = {(b.kind, b.name) for group in groups.values() for b in group}
         if needs_parents(space):
             self._needed |= {(b.kind, b.name) for b in found if b.kind == "parent"}
+        if facts.blended:
+            self._needed |= {(b.kind, b.name) for b in found}
         make_objectives(space, facts)  # what is wrong with them shows now
         self._held: list[Outcome] = []
         self._objectives: Objectives | None = None
         self._references: References = {}
         self._reference_scores: dict[int, Mapping[str, TaskScore]] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._penalty: Penalty | None = None
         self._settle()
 
@@ -151,6 +155,8 @@ class Judge:
     def take(self, outcome: Outcome) -> list[Outcome]:
         """Take a baseline's outcome; return those that can be summarized now, by number.
 
+        What guides the search is in them as :meth:`guide` makes it.
+
         Raises:
             EvaluationError: if what objectives or constraints refer to could not be scored.
         """
@@ -160,7 +166,14 @@ class Judge:
         if self._objectives is None:
             return []
         ready, self._held = sorted(self._held, key=lambda each: each.number), []
-        return ready
+        return [
+            replace(each, scores=self.guide(each.scores)) if isinstance(each, Scored) else each
+            for each in ready
+        ]
+
+    def guide(self, scores: ItemScores) -> ItemScores:
+        """Return what a worker sent with the blends that guide the search; once it is settled."""
+        return blend(scores, self._facts.blended, self._calibrations)
 
     def summarize(self, scores: ItemScores, split: Split = "search") -> Summary:
         """Return objectives, task scores and, on the search items, violations.
@@ -211,6 +224,7 @@ class Judge:
         }
         if not self._needed <= ended:
             return
+        self._calibrations = self._calibrate(held)
         parents = self._study.attributes.get("parents")
         if needs_parents(self._space) and parents is None:
             parents = self._note_parents(held)
@@ -223,11 +237,23 @@ class Judge:
             self._reference_scores = {n: scores[n] for n in self._references.values()}
         self._objectives = make_objectives(self._space, self._facts, parents)
 
+    def _calibrate(self, held: Mapping[int, Outcome]) -> dict[str, Calibration]:
+        """Return what smooth metrics are worth; kept, once: a resumed run has the same."""
+        if not self._facts.blended:
+            return {}
+        kept = self._study.attributes.get("calibrations")
+        if kept is None:
+            scored = [each.scores for each in held.values() if isinstance(each, Scored)]
+            made = fit_calibrations(self._facts.blended, scored)
+            kept = {task: each.to_dict() for task, each in made.items()}
+            self._study.set_attribute("calibrations", kept)
+        return {task: Calibration.from_dict(each) for task, each in kept.items()}
+
     def _note_parents(self, held: Mapping[int, Outcome]) -> dict[str, dict[str, float]]:
         """Keep the best parents' scores, once: a resumed run has the same."""
         kinds = {record.number: record.kind for record in self._study.records.values()}
         outcomes = [each for number, each in held.items() if kinds[number] == "parent"]
-        scored = [each.scores for each in outcomes if isinstance(each, Scored)]
+        scored = [self.guide(each.scores) for each in outcomes if isinstance(each, Scored)]
         if not scored:
             reasons = [each.reason for each in outcomes if not isinstance(each, Scored)]
             raise EvaluationError(

@@ -26,23 +26,30 @@ class ObjectiveFacts:
     Attributes:
         weights: Task -> weight, groups and tags expanded.
         members: Task, group or tag as the space names it -> its tasks.
-        smooth: Tasks that a smooth metric stands for while the search goes on.
+        smooth: Tasks that a smooth metric guides while the search goes on.
+        blended: Those of them that the reported metric guides too.
     """
 
     weights: Mapping[str, float]
     members: Mapping[str, tuple[str, ...]]
     smooth: tuple[str, ...] = ()
+    blended: tuple[str, ...] = ()
 
     @classmethod
     def from_info(cls, info: PoolInfo) -> "ObjectiveFacts":
         """Return what a pool says of its tasks."""
         members = info.members or {name: (name,) for name in info.objective}
-        return cls(dict(info.objective), members, tuple(info.smooth))
+        return cls(dict(info.objective), members, tuple(info.smooth), tuple(info.blended))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain data."""
         members = {name: list(tasks) for name, tasks in self.members.items()}
-        return {"weights": dict(self.weights), "members": members, "smooth": list(self.smooth)}
+        return {
+            "weights": dict(self.weights),
+            "members": members,
+            "smooth": list(self.smooth),
+            "blended": list(self.blended),
+        }
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ObjectiveFacts":
@@ -50,7 +57,8 @@ class ObjectiveFacts:
         if "weights" not in data:  # a study from before objectives had rules
             return cls(data, {name: (name,) for name in data})
         members = {name: tuple(tasks) for name, tasks in data["members"].items()}
-        return cls(data["weights"], members, tuple(data["smooth"]))
+        smooth, blended = tuple(data["smooth"]), tuple(data.get("blended", ()))
+        return cls(data["weights"], members, smooth, blended)
 
 
 @dataclass(frozen=True)

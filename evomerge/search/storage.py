@@ -70,7 +70,9 @@ def _open(url: str) -> BaseStorage:
     if url.startswith(_SQLITE):
         path = url.removeprefix(_SQLITE)
         options["creator"] = lambda: _connect_sqlite(path)
-    storage = RDBStorage(url, engine_kwargs=options)
+    # Optuna fills in what stands in braces, and a folder's name may have some.
+    escaped = url.replace("{", "{{").replace("}", "}}")
+    storage = RDBStorage(escaped, engine_kwargs=options)
     if storage.engine.dialect.name == "postgresql":
         sqlalchemy.event.listen(storage.engine, "connect", _ease_postgresql)
         storage.engine.dispose()  # what is connected already was not asked

@@ -131,7 +131,7 @@ def _values(limits: list[float], filters: list[str] | tuple[str, ...], anchors: 
 
 
 def _native_task(task: GenomeTask) -> dict[str, Any]:
-    plain = task.model_dump(exclude_none=True)
+    plain = task.model_dump(exclude_none=True, exclude={"smooth"})
     if _is_turned(task):
         plain["weight"] = -plain["weight"]
     return plain

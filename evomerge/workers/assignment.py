@@ -58,7 +58,8 @@ class WorkerInfo:
         ids: Split -> task -> the ids of its items.
         task_keys: Task -> hash of all that decides an item's result beside the weights.
         members: Task, group or tag as the space names it -> its tasks.
-        smooth: Tasks that a smooth metric stands for while the search goes on.
+        smooth: Tasks that a smooth metric guides while the search goes on.
+        blended: Those of them that the reported metric guides too.
     """
 
     pid: int
@@ -70,6 +71,7 @@ class WorkerInfo:
     task_keys: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
+    blended: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

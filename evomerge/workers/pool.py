@@ -24,7 +24,8 @@ class PoolInfo:
         ids: Split -> task -> the ids of its items.
         task_keys: Task -> hash of all that decides an item's result beside the weights.
         members: Task, group or tag as the space names it -> its tasks.
-        smooth: Tasks that a smooth metric stands for while the search goes on.
+        smooth: Tasks that a smooth metric guides while the search goes on.
+        blended: Those of them that the reported metric guides too.
     """
 
     workers: int
@@ -36,6 +37,7 @@ class PoolInfo:
     task_keys: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
+    blended: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, workers: int, info: WorkerInfo, load_seconds: float) -> "PoolInfo":
@@ -50,6 +52,7 @@ class PoolInfo:
             info.task_keys,
             info.members,
             info.smooth,
+            info.blended,
         )
 
 

@@ -51,6 +51,7 @@ class Worker:
         self._backend = open_backend(spec, self._checkpoints)
         self._evaluator: Evaluator | None = None
         splits: tuple[Split, ...] = ("search", "holdout")
+        guides = {name: task.smooth for name, task in self._tasks.tasks.items() if task.smooth}
         self.info = WorkerInfo(
             pid=os.getpid(),
             items={
@@ -63,7 +64,8 @@ class Worker:
             ids={split: dict(self._tasks.items(split)) for split in splits},
             task_keys=self._tasks.keys(device=torch.device(spec.device).type),
             members=self._tasks.members,
-            smooth=tuple(name for name, task in self._tasks.tasks.items() if task.smooth),
+            smooth=tuple(guides),
+            blended=tuple(name for name, smooth in guides.items() if smooth.is_blended),
         )
 
     def evaluate(self, assignment: Assignment) -> Outcome:
