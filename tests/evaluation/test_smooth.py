@@ -125,10 +125,51 @@ def test_the_file_keeps_both(scores, tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("name", "metric", "taken"),
+    [
+        ("gen", "exact_match", True),  # answers of one letter
+        ("choice", "acc_norm", True),
+        ("yes_no", "acc", True),
+        ("last_word", "perplexity", False),
+        ("last_word", "acc", False),  # it is no choice: a forward pass and little gained
+        ("text", "bits_per_byte", False),
+    ],
+)
+def test_auto_takes_a_guide_where_it_costs_little(task_dir, monkeypatch, name, metric, taken):
+    monkeypatch.chdir(task_dir)
+    smooth = load(task_dir, {name: (metric, "auto")}).tasks[name].smooth
+    assert (smooth is not None) == taken
+    assert smooth is None or (smooth.kind, smooth.is_blended) == ("gold_probability", True)
+
+
+def test_auto_leaves_long_answers_alone(task_dir, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    monkeypatch.setattr("evomerge.evaluation.lm_eval_smooth.SHORT_ANSWER", 0)
+    assert load(task_dir, {"gen": ("exact_match", "auto")}).tasks["gen"].smooth is None
+    assert load(task_dir, {"gen": ("exact_match", "blend")}).tasks["gen"].smooth is not None
+
+
+def test_a_blend_knows_items_without_a_gold_answer(task_dir, evaluator, monkeypatch):
+    monkeypatch.chdir(task_dir)
+    for kind, name in (("blend", "gen"), ("gold_probability", "gen")):
+        tasks = load(task_dir, {name: ("exact_match", kind)})
+        smooth = tasks.tasks[name].smooth
+        monkeypatch.setattr(smooth._task, "doc_to_target", lambda _: "")
+        if kind == "blend":
+            assert (
+                not Evaluator(tasks, evaluator.live_model).score("search").smooth[name].values.any()
+            )
+        else:
+            with pytest.raises(EvaluationError, match="an item without a gold answer"):
+                Evaluator(tasks, evaluator.live_model)
+
+
+@pytest.mark.parametrize(
     ("name", "wanted", "message"),
     [
         ("gen", ("exact_match", "margin"), "generate_until; gold_bits_per_byte and"),
         ("last_word", ("acc", "margin"), "is for tasks of the type multiple_choice"),
+        ("last_word", ("perplexity", "blend"), "'perplexity' is aggregated by 'perplexity'"),
         ("text", ("bits_per_byte", "gold_bits_per_byte"), "this one is loglikelihood_rolling$"),
     ],
 )
