@@ -1,9 +1,10 @@
 """Compares estimates of a candidate's score from a part of the items, on the playground.
 
 Random candidates around the average are scored once on all search items of
-search_spaces/bench_search.yml; the results stay in the folder. Then searches are played: of some
-candidates, in a random order, only a rung of items is told, as racing would have it (one in four is
-complete), and the score of each other candidate is estimated from a draw of 32, 64 or 128 items.
+search_spaces/bench_search_write.yml; the results stay in the folder. Then searches are played: of
+some candidates, in a random order, only a rung of items is told, as racing would have it (one in
+four is complete), and the score of each other candidate is estimated from a draw of 32, 64 or 128
+items.
 
     python scripts/bench_estimators.py --out runs/bench-estimators
 
@@ -22,7 +23,7 @@ os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 import numpy as np
 import numpy.typing as npt
-from bench_search_problem import Protocol, parse
+from bench_search_problem import SPACES, Protocol
 from benchmark_models import print_table
 
 from evomerge.evaluation import ItemScores
@@ -50,8 +51,14 @@ Found = dict[tuple[str, int], list[tuple[int, float, float]]]
 
 def recipes(seed: int, count: int, search_items: int) -> tuple[Any, Iterator[tuple[str, Any]]]:
     """Return the space and, by name, the baselines' recipes and then the candidates'."""
-    protocol = Protocol(budget=0, search_items=search_items, holdout_items=2, true_items=0)
-    space = parse(protocol.document(seed))
+    protocol = Protocol(
+        budget=0,
+        search_items=search_items,
+        holdout_items=2,
+        true_items=0,
+        space=SPACES / "bench_search_write.yml",
+    )
+    space = protocol.parse(protocol.document(seed))
     generator = np.random.default_rng(seed)
     middle = 1 / (len(space.merged_names()) - 1)
 

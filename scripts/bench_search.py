@@ -22,7 +22,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HF_DATASETS_OFFLINE", "1")
 
 from bench_search_arms import EVOMERGE, PEERS, measure
-from bench_search_problem import Protocol
+from bench_search_problem import SPACES, Protocol
 from bench_search_report import plot, print_tables, summarize
 
 from evomerge.files import replacing
@@ -117,6 +117,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--arms", default=",".join([*PEERS, *EVOMERGE]), help="what is compared")
     parser.add_argument("--seeds", default="0-19", help="like 0-19 or 3,5,8-9")
     parser.add_argument("--fractions", default="0.1,1", help="shares of the budget for evomerge")
+    parser.add_argument(
+        "--space", type=Path, default=SPACES / "bench_search.yml", help="what is searched"
+    )
     parser.add_argument("--budget", type=int, default=135_000, help="item evaluations")
     parser.add_argument("--search-items", type=int, default=150, help="search items a skill")
     parser.add_argument(
@@ -137,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         search_items=options.search_items,
         holdout_items=options.holdout_items,
         true_items=options.true_items,
+        space=options.space.resolve(),
     )
     arms = arm_names(options.arms, [float(share) for share in options.fractions.split(",")])
     options.out.mkdir(parents=True, exist_ok=True)

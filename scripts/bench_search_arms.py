@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_search_problem import BudgetSpentError, Problem, Protocol, parse
+from bench_search_problem import BudgetSpentError, Problem, Protocol
 
 import evomerge
 
@@ -20,6 +20,7 @@ POPULATION = 25
 
 EVOMERGE: Mapping[str, Mapping[str, Any]] = {
     "evomerge": {},
+    "evomerge-no-guide": {},
     "evomerge-surrogate": {"optimizer": "surrogate"},
     "evomerge-irt": {"estimator": "irt"},
     "evomerge-no-racing": {"racing": False},
@@ -29,6 +30,8 @@ EVOMERGE: Mapping[str, Mapping[str, Any]] = {
     "evomerge-no-holdout": {"finalists": 1},
 }
 """Name -> the `search:` settings by which the arm differs from the defaults."""
+NO_GUIDE = "evomerge-no-guide"
+"""Differs by its tasks: the metric alone guides it."""
 
 
 def mergekit_evolve(problem: Problem) -> str:
@@ -197,7 +200,9 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
     changes = dict(EVOMERGE[name])
     finalists = int(changes.get("finalists", problem.space.document.search.finalists))
     data["search"] |= changes | _limit(problem, fraction, finalists)
-    result = evomerge.run(parse(data), folder, device="cpu")
+    if name == NO_GUIDE:
+        data["tasks"] = [{**task, "smooth": False} for task in data["tasks"]]
+    result = evomerge.run(problem.protocol.parse(data), folder, device="cpu")
     winner = result.winner
     told = sorted(
         (record for record in result.trials if record.search is not None),

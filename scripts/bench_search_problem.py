@@ -24,7 +24,7 @@ from evomerge.space import Space
 from evomerge.workers import Assignment, Failed
 from evomerge.workers.worker import Worker
 
-SPACE = Path(__file__).resolve().parent.parent / "search_spaces" / "bench_search.yml"
+SPACES = Path(__file__).resolve().parent.parent / "search_spaces"
 
 
 class BudgetSpentError(Exception):
@@ -40,16 +40,18 @@ class Protocol:
         search_items: Items a skill that guide the search; the seed draws them.
         holdout_items: Items a skill that evomerge chooses its winner by; they count as spent.
         true_items: Items a skill, apart from all those, that the true score is measured on.
+        space: The space file.
     """
 
     budget: int
     search_items: int
     holdout_items: int
     true_items: int
+    space: Path = SPACES / "bench_search.yml"
 
     def document(self, seed: int) -> dict[str, Any]:
         """Return the space file's content for a seed."""
-        data = yaml.safe_load(SPACE.read_text(encoding="utf-8"))
+        data = yaml.safe_load(self.space.read_text(encoding="utf-8"))
         data["search"] = {"seed": seed}
         data["evaluation"] |= {
             "search_items": self.search_items,
@@ -68,11 +70,10 @@ class Protocol:
             "items": [self.search_items, self.holdout_items, self.true_items],
         }
 
-
-def parse(data: Mapping[str, Any]) -> Space:
-    """Return the space, with paths as in the space file."""
-    origin = Origin(str(SPACE), SPACE.read_text(encoding="utf-8"))
-    return evomerge.parse_space(dict(data), origin, name="bench_search")
+    def parse(self, data: Mapping[str, Any]) -> Space:
+        """Return a space, with paths as in the space file."""
+        origin = Origin(str(self.space), self.space.read_text(encoding="utf-8"))
+        return evomerge.parse_space(dict(data), origin, name=self.space.stem)
 
 
 class Problem:
@@ -94,7 +95,7 @@ class Problem:
     @cached_property
     def space(self) -> Space:
         """The space with the items of this seed."""
-        return parse(self.protocol.document(self.seed))
+        return self.protocol.parse(self.protocol.document(self.seed))
 
     @cached_property
     def _worker(self) -> Worker:
@@ -102,7 +103,9 @@ class Problem:
         spec = worker_spec(self.space, device="cpu")
         number = self.protocol.holdout_items + self.protocol.true_items
         evaluation = spec.evaluation.model_copy(update={"holdout_items": number})
-        return Worker(replace(spec, evaluation=evaluation))
+        # What guides evomerge beside the metric is no part of the other procedures.
+        tasks = tuple(task.model_copy(update={"smooth": None}) for task in spec.tasks)
+        return Worker(replace(spec, evaluation=evaluation, tasks=tasks))
 
     @property
     def low(self) -> list[float]:
