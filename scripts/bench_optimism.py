@@ -48,6 +48,8 @@ def space_of(seed: int, options: argparse.Namespace, holdout: int) -> Any:
     for section in data["recipe"]["models"]:
         section["model"] = str(SPACE.parent / section["model"])
     data["recipe"]["base_model"] = str(SPACE.parent / data["recipe"]["base_model"])
+    for task in data["tasks"]:
+        task["smooth"] = False  # the optimism of what was raised
     data["evaluation"]["task_dirs"] = [str(SPACE.parent / "../tasks/playground")]
     return parse_space(data)
 

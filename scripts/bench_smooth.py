@@ -22,6 +22,7 @@ ROOT = Path(__file__).resolve().parents[1]
 TASKS = ("add", "reverse", "sort")
 GUIDES = {
     "accuracy": {},
+    "blend": dict.fromkeys(TASKS, "blend"),
     "bits per byte": dict.fromkeys(TASKS, "gold_bits_per_byte"),
     "probability": dict.fromkeys(TASKS, "gold_probability"),
 }
@@ -69,9 +70,7 @@ def search(out: Path, seed: int, smooth: dict[str, str], options: argparse.Names
     path = ROOT / "search_spaces" / "quickstart.yml"
     data = yaml.safe_load(path.read_text())
     for task in data["tasks"]:
-        kind = smooth.get(task["name"].removeprefix("playground_"))
-        if kind:
-            task["smooth"] = kind
+        task["smooth"] = smooth.get(task["name"].removeprefix("playground_"), False)
     data["search"] |= {"seed": seed, "trials": options.trials}
     data["evaluation"] |= {"search_items": options.items, "holdout_items": options.holdout}
     # Paths are as in the file that was read.

@@ -22,7 +22,7 @@ class RacingSettings(Document):
     """
 
     rungs: list[int] | None = Field(default=None, min_length=1)
-    confidence: float = Field(default=0.8, gt=0.5, lt=1)
+    confidence: float = Field(default=0.6, gt=0.5, lt=1)
     order: bool = True
 
     @field_validator("rungs")
