@@ -11,11 +11,12 @@ from evomerge.documents import read_yaml
 from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
+from evomerge.proposers import check_user_class, choose
 from evomerge.recipe import Recipe, load_recipe, without_effect
 from evomerge.search.baselines import baselines
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
-from evomerge.space import Dimension, Space, load_space, usual_point
+from evomerge.space import AUTO, Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
 
@@ -115,6 +116,7 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
             _plan(recipe, checkpoints, found, quiet=True)
     _inspect_tasks(space, found, code_confirmed=code_confirmed)
     _inspect_constraints(space, found)
+    _inspect_search(space, found)
     return found
 
 
@@ -252,7 +254,12 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
         found.problems.append(str(error))
     for name, ids in tasks.items("search").items():
         holdout = len(tasks.items("holdout")[name])
-        found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items")
+        smooth = tasks.tasks[name].smooth
+        guide = ""
+        if smooth is not None:
+            beside = f"{tasks.tasks[name].metric_name} and " if smooth.is_blended else ""
+            guide = f", guided by {beside}{smooth.kind}"
+        found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items{guide}")
 
 
 def _inspect_constraints(space: Space, found: Inspection) -> None:
@@ -264,6 +271,20 @@ def _inspect_constraints(space: Space, found: Inspection) -> None:
         return
     for task, at_least in space.document.constraints.at_least.items():
         found.facts.append(f"constraint: {task} at least {at_least}")
+
+
+def _inspect_search(space: Space, found: Inspection) -> None:
+    settings = space.document.search
+    try:
+        check_user_class(settings.optimizer, space.origin.folder)
+    except EvomergeError as error:
+        found.problems.append(str(error))
+        return
+    if settings.optimizer == AUTO:
+        choice = choose(space, settings, len(space.document.objective))
+        found.facts.append(f"optimizer: auto takes {choice.name} ({choice.reason})")
+    else:
+        found.facts.append(f"optimizer: {settings.optimizer}")
 
 
 def _range(dimension: Dimension) -> str:

@@ -1,6 +1,8 @@
 """A run whose optimizer is chosen by `auto`."""
 
 from evomerge.proposers import auto
+from evomerge.search import inspect_file
+from tests.conftest import small_space
 
 from .conftest import InstantPool
 
@@ -16,3 +18,22 @@ def test_the_choice_is_kept_in_the_study_when_the_budget_grows(harness, monkeypa
     study = run.drive(InstantPool())
     assert study.attributes["optimizer"]["name"] == "tpe"
     assert len(study.records) == 16
+
+
+def test_check_says_what_auto_takes_and_what_guides(tmp_path):
+    path = small_space(tmp_path / "space.yml", search={"optimizer": "auto"})
+    found = inspect_file(path)
+    assert not found.problems
+    facts = "\n".join(found.facts)
+    assert "optimizer: auto takes surrogate (3 searched values in 12 trials: " in facts
+    assert "40 search items, 60 held-out items, guided by exact_match and gold_probability" in facts
+
+
+def test_check_loads_an_optimizer_of_ones_own(tmp_path):
+    path = small_space(tmp_path / "space.yml", search={"optimizer": "mine:Search"})
+    (problem,) = inspect_file(path).problems
+    assert "mine" in problem
+    (tmp_path / "mine.py").write_text("class Search: pass\n")
+    found = inspect_file(path)
+    assert not found.problems
+    assert "optimizer: mine:Search" in found.facts
