@@ -95,7 +95,7 @@ def test_exported_tensors_and_scores_are_those_of_the_trial(tmp_path, method):
 
 
 def test_export_writes_recipe_card_and_tokenizer(tmp_path):
-    space = small_space(tmp_path / "space.yml", search={"trials": 8})
+    space = small_space(tmp_path / "space.yml", search={"trials": 8, "racing": False})
     run = tmp_path / "run"
     succeed("run", space, "--out", run)
     succeed("export", run, tmp_path / "other", "--trial", 7)
@@ -119,4 +119,5 @@ def test_export_writes_recipe_card_and_tokenizer(tmp_path):
     done = succeed("eval", tmp_path / "again", "--space", space, "--items", "search", "--json")
     from evomerge.search import open_run
 
-    assert json.loads(done.stdout)["objective"]["value"] == open_run(run).trial(7).value
+    reported = open_run(run).trial(7).search.objective
+    assert json.loads(done.stdout)["objective"]["value"] == reported.value
