@@ -17,7 +17,6 @@ from tests.conftest import ROOT, read_result, small_space
 from .conftest import InstantPool
 
 MODELS = ROOT / "search_spaces" / "playground"
-EXPERTS = ("add", "reverse", "sort")
 STEPS = 6
 TASKS = ("playground_add", "playground_sort")
 CLIMB = {"steps": STEPS, "items": 8, "rate": 0.05}
@@ -101,21 +100,14 @@ def test_the_result_is_the_mean_of_the_last_half_and_has_a_point(run):
 
 
 def test_the_climb_improves_the_probability_of_the_gold_answers(folder):
+    metrics = {"add": "exact_match", "reverse": "exact_match", "sort": "acc"}
     tasks = [
-        {"name": "playground_add", "metric": "exact_match", "smooth": "gold_probability"},
-        {"name": "playground_sort", "metric": "acc", "smooth": "gold_probability"},
+        {"name": f"playground_{name}", "metric": metric, "smooth": "gold_probability"}
+        for name, metric in metrics.items()
     ]
-    weight = {"weight": {"search": [0.0, 1.0], "layers": 3}}
-    models = [{"model": str(MODELS / name), "parameters": dict(weight)} for name in EXPERTS]
-    space = space_with(
-        folder,
-        tasks=tasks,
-        recipe=recipe_with(models=models),
-        climb={"steps": 20, "items": 16},
-        trials=7,
-    )
+    climb = {"steps": 20, "items": 16}
     out = folder / "improves"
-    evomerge.run(space, out, device="cpu")
+    evomerge.run(space_with(folder, tasks=tasks, climb=climb, trials=7), out, device="cpu")
     study = open_run(out).study
     best = max(record.value for record in study.records.values() if record.number < 6)
     assert study.records[6].value > best + 0.02
