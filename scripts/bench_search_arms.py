@@ -25,6 +25,7 @@ EVOMERGE: Mapping[str, Mapping[str, Any]] = {
     "evomerge-irt": {"estimator": "irt"},
     "evomerge-no-racing": {"racing": False},
     "evomerge-no-order": {"racing": {"order": False}},
+    "evomerge-no-climb": {"climb": False},
     "evomerge-no-stages": {"stages": False},
     "evomerge-no-baselines": {"from_baselines": False},
     "evomerge-no-holdout": {"finalists": 1},
@@ -209,7 +210,7 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
         key=lambda record: (record.kind == "proposed", record.order or 0, record.number),
     )
     candidates: list[tuple[int, float]] = []
-    spent = 0
+    spent = 0 if result.climb is None else int(result.climb["item_evaluations"])
     for record in told:
         spent += record.scored_items.get("search", 0)
         candidates.append((spent, record.search.objective.value if record.search else math.nan))

@@ -18,7 +18,12 @@ from evomerge.workers import PoolInfo
 
 __all__ = ["LiveDisplay", "PlainDisplay", "make_display", "spinner"]
 
-_STAGES = {"baselines": "baselines", "search": "search", "holdout": "held-out items"}
+_STAGES = {
+    "baselines": "baselines",
+    "climb": "climb",
+    "search": "search",
+    "holdout": "held-out items",
+}
 
 
 @contextmanager
@@ -104,6 +109,11 @@ class PlainDisplay:
         self._say(
             f"{_STAGES[name]}: {total - done:.0f} to go" + (f", {done:.0f} there" * bool(done))
         )
+
+    def climbed(self, value: float, *, done: float, total: float) -> None:
+        """Take one step of a climb and show it."""
+        self._done, self._total = done, total
+        self._say(f"[{done:>3.0f}/{total:.0f}] climb: mean probability of gold answers {value:.3f}")
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Take one result and show it."""
@@ -193,6 +203,11 @@ class LiveDisplay(PlainDisplay):
         self._live.__exit__(kind, error, trace)
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:  # noqa: ARG002 - it redraws all
+        self._live.refresh()
+
+    def climbed(self, value: float, *, done: float, total: float) -> None:
+        """Take one step of a climb; the panel draws itself."""
+        super().climbed(value, done=done, total=total)
         self._live.refresh()
 
     def note(self, text: str) -> None:

@@ -7,5 +7,14 @@ from evomerge.engine.bank import Bank
 from evomerge.engine.disk import merge_to_disk
 from evomerge.engine.live import materialize
 from evomerge.engine.plan import MergePlan, PlannedTensor, plan_merge
+from evomerge.engine.tangents import moves_along
 
-__all__ = ["Bank", "MergePlan", "PlannedTensor", "materialize", "merge_to_disk", "plan_merge"]
+__all__ = [
+    "Bank",
+    "MergePlan",
+    "PlannedTensor",
+    "materialize",
+    "merge_to_disk",
+    "moves_along",
+    "plan_merge",
+]

@@ -1,13 +1,18 @@
 """Scoring: the model's forward passes on requests that were built once, then the metrics."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, nearest
+from evomerge.evaluation.hf import LiveModel
 from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
 from evomerge.evaluation.model import MemoryExhaustedError, ScoringModel
 from evomerge.evaluation.scores import ItemScores, TaskItems
 from evomerge.evaluation.settings import Split
 from evomerge.evaluation.tasks import TaskSet
+
+if TYPE_CHECKING:
+    from evomerge.evaluation.gradients import GoldGradient, Gradient
 
 __all__ = ["Evaluator"]
 
@@ -28,6 +33,7 @@ class Evaluator:
         self.task_set = task_set
         self.live_model = live_model
         self._requests: dict[str, dict[str, Requests]] = {}
+        self._gradient: GoldGradient | None = None
         for name, task in task_set.tasks.items():
             items = [*task_set.items("search")[name], *task_set.items("holdout")[name]]
             self._requests[name] = task.build(items, live_model.lm)
@@ -56,6 +62,37 @@ class Evaluator:
             except MemoryExhaustedError:
                 if not self.live_model.shrink_batch():
                     raise
+
+    def gold_gradient(
+        self, split: Split, items: Mapping[str, Sequence[str]] | None = None
+    ) -> "Gradient":
+        """Return the slope of the gold answers' probability along each of the live parameters.
+
+        Args:
+            split: ``"search"`` or ``"holdout"``.
+            items: As for ``score``.
+
+        Raises:
+            EvaluationError: if an item is not in the split, a task has no such probability, the
+                backend has no gradients, or the model gives NaN or infinity.
+        """
+        from evomerge.evaluation.gradients import GoldGradient
+
+        wanted = self._wanted(split, items)
+        if self._gradient is None:
+            if not isinstance(self.live_model, LiveModel):
+                raise EvaluationError("gradients need evaluation.backend: hf")
+            self._gradient = GoldGradient(self.live_model)
+        weights = self.task_set.objective.weights
+        parts = []
+        for name, ids in wanted.items():
+            smooth = self.task_set.tasks[name].smooth
+            if smooth is None or smooth.kind != "gold_probability":
+                raise EvaluationError(f"task {name!r} has no probability of a gold answer to climb")
+            questions = [smooth.question(self._requests[name][item]) for item in ids]
+            share = weights[name] / len(ids)
+            parts += [(each, share) for each in questions if each is not None]
+        return self._gradient.of(parts)
 
     def _run(self, chosen: Mapping[str, Mapping[str, Requests]]) -> ItemScores:
         result: dict[str, TaskItems] = {}

@@ -55,6 +55,21 @@ class ResidentLM(HFLM):  # type: ignore[misc]  # lm-eval publishes no types
             self._batches[key] = (ids.to(self.device), mask.to(self.device))
         return self._batches[key]
 
+    def encode_answers(self, requests: Sequence[Any]) -> list[tuple[list[int], list[int]]]:
+        """Return the token ids of prompt and answer for each instance, as ``loglikelihood`` does.
+
+        Callers must not change them.
+        """
+        found = []
+        for context, continuation in (instance.args for instance in requests):
+            if context:
+                found.append(self._encode_pair(context, continuation))
+                continue
+            answer = self.tok_encode(continuation, add_special_tokens=False)
+            prefix = self.prefix_token_id
+            found.append(([prefix], answer) if answer[0] != prefix else (answer[:1], answer[1:]))
+        return found
+
     def _loglikelihood_tokens(
         self,
         requests: list[tuple[tuple[str, str], list[int], list[int]]],

@@ -6,6 +6,7 @@ of the gold answer moves with every weight.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Literal
 
@@ -17,7 +18,7 @@ from evomerge.evaluation.lm_eval_requests import Requests
 from evomerge.evaluation.scores import TaskItems
 from evomerge.evaluation.settings import Smooth
 
-__all__ = ["SmoothMetric", "is_gold", "make_smooth"]
+__all__ = ["GoldQuestion", "SmoothMetric", "is_gold", "make_smooth"]
 
 Kind = Literal["margin", "gold_bits_per_byte", "gold_probability"]
 
@@ -29,6 +30,22 @@ NUM_LOOKED_AT = 8
 def is_gold(instance: Any) -> bool:
     """Return whether an instance was added for a smooth metric: lm-eval numbers its own from 0."""
     return bool(instance.idx < 0)
+
+
+@dataclass(frozen=True)
+class GoldQuestion:
+    """What the probability of an item's gold answer is made of.
+
+    Attributes:
+        instances: lm-eval's, each with a prompt and an answer whose log-likelihood is wanted.
+        gold: Places of the right answers; the likeliest counts.
+        scales: Among choices: what each log-likelihood is divided by. None where there are no
+            choices, and the probability is that of the answer itself.
+    """
+
+    instances: tuple[Any, ...]
+    gold: tuple[int, ...]
+    scales: tuple[float, ...] | None = None
 
 
 def make_smooth(
@@ -162,12 +179,29 @@ class SmoothMetric:
         higher = self.kind != "gold_bits_per_byte"
         return TaskItems(self.kind, higher, tuple(answered), np.array(values))
 
+    def question(self, requests: Requests) -> GoldQuestion | None:
+        """Return what ``gold_probability`` is made of; None for an item without a gold answer.
+
+        Args:
+            requests: One item's instances, as built.
+        """
+        if self._output == "multiple_choice":
+            _, choices, places = self._choices(requests[0].doc)
+            if not places:
+                return None
+            scales = tuple(self._length(choice) for choice in choices)
+            return GoldQuestion(tuple(requests[: len(choices)]), tuple(places), scales)
+        gold = self._gold(requests)
+        return GoldQuestion(tuple(gold), tuple(range(len(gold)))) if gold else None
+
+    def _gold(self, requests: Requests) -> Requests:
+        return requests if self._output == "loglikelihood" else list(filter(is_gold, requests))
+
     def _value(self, item: str, requests: Requests) -> float:
         if self._output == "multiple_choice":
             return self._of_choices(item, requests)
         document = requests[0].doc
-        gold = requests if self._output == "loglikelihood" else list(filter(is_gold, requests))
-        likelihoods = [instance.resps[0][0] for instance in gold]
+        likelihoods = [instance.resps[0][0] for instance in self._gold(requests)]
         if not likelihoods:
             return 0.0
         if self.kind == "gold_probability":
@@ -177,12 +211,8 @@ class SmoothMetric:
 
     def _of_choices(self, item: str, requests: Requests) -> float:
         task, document = self._task, requests[0].doc
-        choices = task.doc_to_choice(document)
+        by_context, choices, gold = self._choices(document)
         likelihoods = [requests[place].resps[0][0] for place in range(len(choices))]
-        by_context = isinstance(task.doc_to_text(document), int)
-        gold = _places(
-            task.doc_to_text(document) if by_context else task.doc_to_target(document), choices
-        )
         if not gold and self.is_blended:
             return 0.0
         if not gold:
@@ -203,6 +233,14 @@ class SmoothMetric:
             return max(shares[place] for place in gold) / math.fsum(shares)
         others = [value for place, value in enumerate(scaled) if place not in gold]
         return float(max(scaled[place] for place in gold) - max(others, default=0.0))
+
+    def _choices(self, document: Any) -> tuple[bool, Sequence[str], list[int]]:
+        """Return whether the choices are prompts, the choices, and the places of the right ones."""
+        task = self._task
+        choices = task.doc_to_choice(document)
+        by_context = isinstance(task.doc_to_text(document), int)
+        right = task.doc_to_text(document) if by_context else task.doc_to_target(document)
+        return by_context, choices, _places(right, choices)
 
     def _length(self, choice: str) -> float:
         """Return what lm-eval divides by before it takes the best choice."""

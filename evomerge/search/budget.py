@@ -14,7 +14,7 @@ class Spent:
 
     Attributes:
         trials: Trials begun.
-        items: Item evaluations on the search items, of the trials that were told.
+        items: Item evaluations on the search items: the climb and the trials that were told.
         seconds: Seconds of searching, over all sessions.
         idle_trials: Trials since the last significant improvement.
     """

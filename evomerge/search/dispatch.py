@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 
 from evomerge.search.cache import KnownResults, ResultCache
-from evomerge.workers import Assignment, Outcome, Pool
+from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored, Sloped
 
 __all__ = ["Dispatcher"]
 
@@ -49,7 +49,15 @@ class Dispatcher:
             if not self._pool.num_busy():
                 return
             outcome = self._pool.wait()
+            assert not isinstance(outcome, Sloped)  # noqa: S101 - `ask_slope` takes what it asks for
             settle(outcome if self._known is None else self._known.put_back(outcome))
+
+    def ask_slope(self, assignment: Assignment) -> Sloped | Failed:
+        """Return the slope that an assignment asks for, while nothing else is under way."""
+        self._pool.submit(assignment)
+        outcome = self._pool.wait()
+        assert not isinstance(outcome, Scored)  # noqa: S101 - an assignment with tangents
+        return outcome
 
     def drive_all(self, assignments: Iterable[Assignment], on_outcome: OnOutcome) -> None:
         """Score assignments, each of which is made when a worker is free."""

@@ -18,14 +18,15 @@ from evomerge.proposers import (
     plan_for,
 )
 from evomerge.search.baselines import Baseline, baselines
-from evomerge.search.budget import Budget
+from evomerge.search.budget import Budget, Spent
 from evomerge.search.cache import ResultCache
+from evomerge.search.climb import Climb, ClimbState, plan_climb
 from evomerge.search.directory import RunDirectory
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.flights import Landed
 from evomerge.search.judging import Judge
 from evomerge.search.ledger import Ledger
-from evomerge.search.monitor import Monitor
+from evomerge.search.monitor import Monitor, Stage
 from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
@@ -94,6 +95,9 @@ class Driver:
         facts = ObjectiveFacts.from_info(pool.info)
         self._study.set_attribute("objective", facts.to_dict())
         self._judge = Judge(space, facts, study, directory)
+        self._climbed: Baseline | None = None
+        self._climb_items = 0
+        plan_climb(space, pool.info, 0)  # what is wrong with it shows now
         self.propose_seconds = 0.0
 
     def score_baselines(self) -> None:
@@ -102,28 +106,36 @@ class Driver:
         Raises:
             EvaluationError: if no baseline at all could be scored.
         """
-        known = {(r.kind, r.label): r for r in self._baseline_records()}
-        todo = [b for b in self._baselines if (b.kind, b.name) not in known]
-        again = [record for record in known.values() if record.state == "running"]
-        total = len(self._baselines)
-        done = total - len(todo) - len(again)
-        self._monitor.stage("baselines", total=total, done=done)
-
-        def on_outcome(outcome: Outcome) -> None:
-            nonlocal done
-            # No trial has a value before the baselines are scored which it is measured against.
-            for ready in self._judge.take(outcome):
-                record = self._ledger.finish(self._land(ready), order=None)
-                done += 1
-                self._monitor.finished(record, "baselines", done=done, total=total)
-
-        records = chain(again, map(self._begin, todo))
-        self._dispatcher.drive_all((self._assign(each, "search") for each in records), on_outcome)
+        self._score(self._baselines, "baselines", len(self._baselines))
         ended = self._baseline_records()
         if all(record.state == "failed" for record in ended):
             raise EvaluationError(
                 f"no baseline could be scored; {ended[0].label}: {ended[0].reason}"
             )
+
+    def climb(self) -> None:
+        """Climb from the best baseline, if that is wanted, and score where it leads."""
+        climb = self._prepare_climb()
+        if climb is None:
+            return
+        state = climb.state
+        self._monitor.stage("climb", total=state.steps, done=state.done)
+        while not state.ended and self._budget.ended(self._spent_on_climb(state)) is None:
+            climb.step(self._dispatcher.ask_slope)
+            if state.failed is None:
+                self._monitor.climbed(state.values[-1], done=state.done, total=state.steps)
+        if state.failed is not None:
+            self._monitor.note(f"the climb ended in step {state.done + 1}: {state.failed}")
+        self._climb_items = state.spent
+        unit = state.average()
+        if unit is None:
+            return
+        point = self._space.from_unit(unit)
+        names = {baseline.name for baseline in self._baselines}
+        name = next(each for each in ("climbed", "climbed from the slope") if each not in names)
+        recipe = self._space.decode(point).to_dict()
+        self._climbed = Baseline("start", name, recipe, point, point)
+        self._score([self._climbed], "climb", state.steps)
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""
@@ -141,6 +153,7 @@ class Driver:
             monitor=self._monitor,
             budget=self._budget,
             baselines=scored,
+            spent=self._climb_items,
         )
         try:
             return search.run(self._dispatcher)
@@ -172,18 +185,71 @@ class Driver:
 
         self._dispatcher.drive_all((self._assign(each, "holdout") for each in todo), on_outcome)
 
-    def _make_proposer(self) -> Proposer:
-        """Make the proposer, started from the baseline that scored best."""
-        scored: list[tuple[tuple[float, ...], Told, Baseline]] = []
+    def _score(self, wanted: Sequence[Baseline], stage: Stage, total: int) -> None:
+        """Score baselines on the search items, those that were left under way first."""
+        known = {(r.kind, r.label): r for r in self._baseline_records()}
+        todo = [b for b in wanted if (b.kind, b.name) not in known]
+        mine = [known[b.kind, b.name] for b in wanted if (b.kind, b.name) in known]
+        again = [record for record in mine if record.state == "running"]
+        done = total - len(todo) - len(again)
+        if stage == "baselines":
+            self._monitor.stage(stage, total=total, done=done)
+
+        def on_outcome(outcome: Outcome) -> None:
+            nonlocal done
+            # No trial has a value before the baselines are scored which it is measured against.
+            for ready in self._judge.take(outcome):
+                record = self._ledger.finish(self._land(ready), order=None)
+                done += 1
+                self._monitor.finished(record, stage, done=done, total=total)
+
+        records = chain(again, map(self._begin, todo))
+        self._dispatcher.drive_all((self._assign(each, "search") for each in records), on_outcome)
+
+    def _prepare_climb(self) -> Climb | None:
+        """Return the climb that the run began with, or begins with now; None if it has none."""
+        if self._settings.climb is False:
+            return None
+        kept = self._study.attributes.get("climb")
+        state = None if kept is None else ClimbState.from_dict(kept)
+        if any(record.kind == "proposed" for record in self._study.records.values()) and (
+            state is None or not state.ended
+        ):
+            return None  # what was proposed did not know of it
+        if state is None:
+            spent = sum(r.search.num_items for r in self._baseline_records() if r.search)
+            state = plan_climb(self._space, self._info, spent)
+            climb = Climb(self._space, self._info, self._study, state)
+            _, _, best = self._best_baseline()
+            climb.begin(self._space.to_unit(best.start))
+        else:
+            climb = Climb(self._space, self._info, self._study, state)
+        return climb if state.steps else None
+
+    def _spent_on_climb(self, state: ClimbState) -> Spent:
+        """Return what is spent before the search begins."""
+        items = sum(r.search.num_items for r in self._baseline_records() if r.search)
+        return Spent(len(self._study.records), items + state.spent, self._ledger.seconds)
+
+    def _scored_baselines(self) -> list[tuple[tuple[float, ...], Told, Baseline]]:
+        known = {(b.kind, b.name): b for b in self._baselines}
+        if self._climbed is not None:
+            known[self._climbed.kind, self._climbed.name] = self._climbed
+        scored = []
         for record in self._baseline_records():
-            match = next(
-                (b for b in self._baselines if (b.kind, b.name) == (record.kind, record.label)),
-                None,
-            )
+            match = known.get((record.kind, record.label))
             told = self._judge.told(record)
             if match is not None and told.values is not None:
                 scored.append((told.values, told, match))
-        _, _, best = max(scored, key=lambda each: each[0][0])
+        return scored
+
+    def _best_baseline(self) -> tuple[tuple[float, ...], Told, Baseline]:
+        return max(self._scored_baselines(), key=lambda each: each[0][0])
+
+    def _make_proposer(self) -> Proposer:
+        """Make the proposer, started from the baseline that scored best."""
+        scored = self._scored_baselines()
+        _, _, best = self._best_baseline()
         spread = max(each[0][0] for each in scored) - min(each[0][0] for each in scored)
         known = [
             (match.start, told if match.point is not None else _about(told, NEARBY * spread))
@@ -197,6 +263,9 @@ class Driver:
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         settings = self._settle_optimizer(num)
+        if settings.items is not None:
+            left = max(settings.items - self._climb_items, 1)
+            settings = settings.model_copy(update={"items": left})
         return make_proposer(
             self._space,
             settings,

@@ -21,7 +21,7 @@ from evomerge.search.objectives import (
 from evomerge.search.records import Summary
 from evomerge.search.run import worker_spec
 from evomerge.space import Space
-from evomerge.workers import Assignment, Failed, open_pool
+from evomerge.workers import Assignment, Failed, Sloped, open_pool
 
 __all__ = ["evaluate_recipe", "score_recipe"]
 
@@ -79,6 +79,7 @@ def score_recipe(
         def score(plain: dict[str, Any], which: Split) -> ItemScores:
             pool.submit(Assignment(0, plain, which))
             outcome = pool.wait()
+            assert not isinstance(outcome, Sloped)  # noqa: S101 - no tangents were asked for
             if isinstance(outcome, Failed):
                 raise EvaluationError(f"{model}: {outcome.reason}")
             return outcome.scores

@@ -133,6 +133,7 @@ class Judge:
         if facts.blended:
             self._needed |= {(b.kind, b.name) for b in found}
         make_objectives(space, facts)  # what is wrong with them shows now
+        self._baselines = {(b.kind, b.name) for b in found}
         self._held: list[Outcome] = []
         self._objectives: Objectives | None = None
         self._references: References = {}
@@ -207,7 +208,8 @@ class Judge:
             return Told(None)
         if self._penalty is None:
             trials = self._study.records.values()
-            known = [r.values for r in trials if r.kind != "proposed" and r.values is not None]
+            mine = [record for record in trials if (record.kind, record.label) in self._baselines]
+            known = [record.values for record in mine if record.values is not None]
             self._penalty = Penalty.from_baselines(known)
         values = penalized_values(record.values, record.search.violations.values(), self._penalty)
         stderrs = record.search.sampling_stderrs or (0.0,) * len(values)

@@ -9,7 +9,7 @@ from evomerge.workers import PoolInfo
 
 __all__ = ["Monitor", "SilentMonitor", "Stage"]
 
-Stage = Literal["baselines", "search", "holdout"]
+Stage = Literal["baselines", "climb", "search", "holdout"]
 
 
 class Monitor(Protocol):
@@ -30,8 +30,13 @@ class Monitor(Protocol):
     def stage(self, name: Stage, *, total: float, done: float) -> None:
         """A stage begins; ``done`` of its ``total`` are in the study already.
 
-        The unit is a trial; in a search that is limited by items or seconds, these.
+        The unit is a trial; in a climb a step; in a search that is limited by items or seconds,
+        these.
         """
+        ...
+
+    def climbed(self, value: float, *, done: float, total: float) -> None:
+        """A step of a climb was taken; ``value`` is the mean probability before it."""
         ...
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
@@ -56,6 +61,9 @@ class SilentMonitor:
         """Do nothing."""
 
     def stage(self, name: Stage, *, total: float, done: float) -> None:
+        """Do nothing."""
+
+    def climbed(self, value: float, *, done: float, total: float) -> None:
         """Do nothing."""
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:

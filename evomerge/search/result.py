@@ -40,6 +40,7 @@ class RunResult:
         fronts: Pareto fronts and what they cover; None with one objective.
         verdicts: Finalist -> what became of each constraint on the held-out items.
         seconds: Where the time went, over all sessions of the run.
+        climb: What the climb was, as ``result.json`` has it; None without one.
     """
 
     space: str
@@ -48,6 +49,7 @@ class RunResult:
     finalists: tuple[TrialRecord, ...]
     comparisons: tuple[VersusBaseline, ...]
     seconds: Mapping[str, float]
+    climb: Mapping[str, Any] | None = None
     optimism: Optimism | None = None
     fronts: Fronts | None = None
     verdicts: Mapping[int, tuple[Verdict, ...]] = field(default_factory=dict)
@@ -80,8 +82,9 @@ class RunResult:
 
     @property
     def item_evaluations(self) -> int:
-        """Items that the models were asked for in all, search and held-out."""
-        return sum(count for record in self.trials for count in record.scored_items.values())
+        """Items that the models were asked for in all, search and held-out, the climb included."""
+        climb = 0 if self.climb is None else int(self.climb["item_evaluations"])
+        return climb + sum(n for record in self.trials for n in record.scored_items.values())
 
     def versus(self, kind: str) -> VersusBaseline | None:
         """Return the comparison with the best baseline of a kind on held-out items."""
@@ -97,6 +100,7 @@ class RunResult:
             "space": self.space,
             "seed": self.seed,
             "item_evaluations": self.item_evaluations,
+            **({} if self.climb is None else {"climb": dict(self.climb)}),
             "trials": {state: states.count(state) for state in ("complete", "failed", "pruned")},
             "seconds": {key: round(value, 4) for key, value in self.seconds.items()},
             "winner": {"trial": self.winner.number, **_scores(self.winner)},

@@ -16,6 +16,7 @@ from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
 from evomerge.search.budget import Budget, Spent
 from evomerge.search.cache import ResultCache
+from evomerge.search.climb import summarize_climb
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.driver import Driver
@@ -205,6 +206,7 @@ def _search(
         hints=hints,
     )
     driver.score_baselines()
+    driver.climb()
     study.set_attribute("ended", driver.search())
     finalists = choose_finalists(study, space.document.search.finalists)
     driver.score_holdout(_for_holdout(study, finalists))
@@ -272,6 +274,7 @@ def _conclude(
         finalists=ranked,
         comparisons=comparisons,
         seconds=add_up_seconds(study),
+        climb=summarize_climb(attributes.get("climb")),
         fronts=make_fronts(trials, ranked, check.holds) if several else None,
         verdicts={number: found for number, found in verdicts.items() if found},
     )

@@ -29,7 +29,7 @@ class Ending(TypedDict):
     Attributes:
         reason: For people.
         exhausted: The proposer has nothing left.
-        items: Item evaluations on the search items, of the trials that were told.
+        items: Item evaluations on the search items: the climb and the trials that were told.
         idle_trials: Trials since the last significant improvement.
     """
 
@@ -51,6 +51,7 @@ class Search:
         monitor: Who watches.
         budget: When to end.
         baselines: The baselines that have scores, with their search items.
+        spent: Item evaluations beside those of trials.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Search:
         monitor: Monitor,
         budget: Budget,
         baselines: Sequence[tuple[TrialRecord, ItemScores]],
+        spent: int = 0,
     ) -> None:
         self._space = space
         self._settings = space.document.search
@@ -72,7 +74,7 @@ class Search:
         self._study = ledger.study
         self._monitor = monitor
         self._budget = budget
-        self._items = sum(record.search.num_items for record, _ in baselines if record.search)
+        self._items = spent + sum(r.search.num_items for r, _ in baselines if r.search)
         self._scores: dict[int, ItemScores] = {}
         self._races: dict[int, Race] = {}
         self._course = self._make_course(info, baselines)

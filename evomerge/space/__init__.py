@@ -1,6 +1,7 @@
 """Search spaces: recipes with holes, and the way from a point to a recipe."""
 
 from evomerge.space.anchors import mixture_point, usual_point
+from evomerge.space.climbing import ClimbSettings, climb_obstacle
 from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.holes import Hole
@@ -30,6 +31,7 @@ __all__ = [
     "BASELINE_WORDS",
     "LEVELS",
     "OPTIMIZERS",
+    "ClimbSettings",
     "Condition",
     "ConstraintSettings",
     "Dimension",
@@ -45,6 +47,7 @@ __all__ = [
     "Value",
     "check_optimizer",
     "check_optimizer_name",
+    "climb_obstacle",
     "convert_genome",
     "is_user_class",
     "load_space",

@@ -8,6 +8,7 @@ from evomerge.documents import Origin, read_yaml, validate
 from evomerge.errors import SpaceError
 from evomerge.evaluation.settings import TaskSettings
 from evomerge.space.blocks import expand_blocks
+from evomerge.space.climbing import ClimbSettings, climb_obstacle
 from evomerge.space.constraints import read_constraints
 from evomerge.space.genome import native_space
 from evomerge.space.holes import read_holes
@@ -87,6 +88,13 @@ def parse_space(data: Any, origin: Origin | None = None, *, name: str = "space")
         tuple(document.objective),
         origin.where("search", "optimizer"),
     )
+    if isinstance(document.search.climb, ClimbSettings):
+        obstacle = climb_obstacle(document, holes.dimensions)
+        if obstacle is not None:
+            raise SpaceError(
+                f"{origin.where('search', 'climb')}: this space cannot be climbed: {obstacle}; "
+                "leave it out"
+            )
     simplexes = read_simplexes(document.simplex, holes, origin.inside("simplex"))
     space = Space(name, document, origin, holes, simplexes, notes)
     check_options(holes, space.decode, origin.inside("recipe"))

@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from evomerge.documents import Document
 from evomerge.errors import nearest
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
+from evomerge.space.climbing import ClimbChoice
 from evomerge.space.optimizers import AUTO, check_optimizer_name
 from evomerge.space.racing import Estimator, RacingSettings
 from evomerge.space.stages import StageSettings
@@ -46,6 +47,8 @@ class SearchSettings(Document):
         estimator: How the score of a candidate that stopped early is estimated: ``plain``, which is
             unbiased, or ``irt``, a model of item difficulties.
         from_baselines: Start from what the baselines show; ``false`` starts from the middle.
+        climb: Steps along the slope of the gold answers' probability before the search; ``auto``
+            where that is possible and the budget is large enough, ``false`` never.
         stages: From coarse to fine: levels at which values move together, or their shares of the
             budget; ``auto`` chooses by dimensions and budget, ``false`` searches all at once.
     """
@@ -63,6 +66,7 @@ class SearchSettings(Document):
     racing: RacingSettings | Literal[False] = RacingSettings()
     estimator: Estimator = "plain"
     from_baselines: bool = True
+    climb: ClimbChoice = "auto"
     stages: StageSettings = "auto"
 
     @field_validator("racing", mode="before")

@@ -1,6 +1,13 @@
 """Where candidates are evaluated: in this process, or in Ray actors, one a device."""
 
-from evomerge.workers.assignment import Assignment, Failed, Outcome, Scored, WorkerSpec
+from evomerge.workers.assignment import (
+    Assignment,
+    Failed,
+    Outcome,
+    Scored,
+    Sloped,
+    WorkerSpec,
+)
 from evomerge.workers.local import LocalPool
 from evomerge.workers.pool import Pool, PoolInfo, open_pool
 
@@ -12,6 +19,7 @@ __all__ = [
     "Pool",
     "PoolInfo",
     "Scored",
+    "Sloped",
     "WorkerSpec",
     "open_pool",
 ]

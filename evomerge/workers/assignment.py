@@ -8,7 +8,7 @@ from typing import Any
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
-__all__ = ["Assignment", "Failed", "Outcome", "Scored", "WorkerInfo", "WorkerSpec"]
+__all__ = ["Assignment", "Failed", "Outcome", "Scored", "Sloped", "WorkerInfo", "WorkerSpec"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class WorkerInfo:
         members: Task, group or tag as the space names it -> its tasks.
         smooth: Tasks that a smooth metric guides while the search goes on.
         blended: Those of them that the reported metric guides too.
+        climbable: Tasks with a probability of the gold answer to climb; none without gradients.
     """
 
     pid: int
@@ -72,23 +73,27 @@ class WorkerInfo:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
     blended: tuple[str, ...] = ()
+    climbable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """One recipe to score.
+    """One recipe to score, or to find the slope at.
 
     Attributes:
         number: Trial number, to match the outcome.
         recipe: The recipe as plain data.
         split: Which items.
         items: Task -> ids of these items only; None means all of the split.
+        tangents: Recipes beside this one. With any, nothing is scored: the outcome is
+            :class:`Sloped`.
     """
 
     number: int
     recipe: dict[str, Any]
     split: Split
     items: Mapping[str, tuple[str, ...]] | None = None
+    tangents: tuple[dict[str, Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,27 @@ class Scored:
     seconds: Mapping[str, float] = field(default_factory=dict)
     pid: int = 0
     scored_items: int | None = None
+
+
+@dataclass(frozen=True)
+class Sloped:
+    """The slope of the gold answers' probability, from one backward pass.
+
+    Attributes:
+        number: Of the assignment.
+        value: The tasks' mean probabilities, summed with their weights.
+        slopes: By how much that changes from the recipe to each tangent, to first order.
+        items: How many items the model was asked for.
+        seconds: ``materialize``, ``score`` (forward and backward) and ``tangents``.
+        pid: The process that did it.
+    """
+
+    number: int
+    value: float
+    slopes: tuple[float, ...]
+    items: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    pid: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """The seam between a worker and what runs the model."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from evomerge.checkpoints import Checkpoint
 from evomerge.engine import MergePlan
 from evomerge.evaluation.model import ScoringModel
 from evomerge.recipe import Recipe
 from evomerge.workers.assignment import WorkerSpec
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["Backend", "open_backend"]
 
@@ -38,6 +41,19 @@ class Backend(Protocol):
 
         Raises:
             EvomergeError: if the candidate cannot be merged; the live model can be used again.
+        """
+        ...
+
+    def moves_along(
+        self,
+        plan: MergePlan,
+        tangents: Sequence[MergePlan],
+        gradients: Mapping[str, "torch.Tensor"],
+    ) -> list[float]:
+        """Return how far the live model would move along a gradient with each tangent.
+
+        Raises:
+            EvomergeError: if a tangent cannot be merged, or the backend has no gradients.
         """
         ...
 

@@ -1,13 +1,13 @@
 """Merging into a transformers model of this process."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 
 from evomerge.checkpoints import Checkpoint
-from evomerge.engine import Bank, MergePlan, materialize
+from evomerge.engine import Bank, MergePlan, materialize, moves_along
 from evomerge.evaluation import LiveModel
 from evomerge.recipe import Recipe
 from evomerge.workers.assignment import WorkerSpec
@@ -55,6 +55,20 @@ class HfBackend:
         """Merge straight into the live model's parameters."""
         assert self._live is not None  # noqa: S101 - the caller has asked `fits`
         materialize(plan, self._bank, self._live.parameters_by_name(), seed=self._spec.seed)
+
+    def moves_along(
+        self,
+        plan: MergePlan,
+        tangents: Sequence[MergePlan],
+        gradients: Mapping[str, torch.Tensor],
+    ) -> list[float]:
+        """Compare the merged tensors one by one, with no second live model."""
+        assert self._live is not None  # noqa: S101 - the gradient is its
+        live = self._live.parameters_by_name()
+        # Of tied tensors the last one written is what the model has.
+        owners = {live[output.name].data_ptr(): output.name for output in plan.outputs}
+        counted = {name: gradients[name] for name in owners.values() if name in gradients}
+        return moves_along(plan, tangents, self._bank, counted, seed=self._spec.seed)
 
     def drop(self) -> None:
         """Free the live model; the sources stay."""

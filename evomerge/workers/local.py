@@ -4,7 +4,7 @@ import dataclasses
 from types import TracebackType
 from typing import Self
 
-from evomerge.workers.assignment import Assignment, Outcome, WorkerSpec
+from evomerge.workers.assignment import Assignment, Outcome, Sloped, WorkerSpec
 from evomerge.workers.pool import PoolInfo
 from evomerge.workers.worker import Worker
 
@@ -34,7 +34,7 @@ class LocalPool:
             raise RuntimeError(f"trial {self._assignment.number} is under way: wait for it first")
         self._assignment = dataclasses.replace(assignment)
 
-    def wait(self) -> Outcome:
+    def wait(self) -> Outcome | Sloped:
         """Evaluate the assignment."""
         if self._assignment is None or self._worker is None:
             raise RuntimeError("nothing is under way")

@@ -6,7 +6,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from evomerge.evaluation.settings import Split
-from evomerge.workers.assignment import Assignment, Outcome, WorkerInfo, WorkerSpec
+from evomerge.workers.assignment import Assignment, Outcome, Sloped, WorkerInfo, WorkerSpec
 
 __all__ = ["Pool", "PoolInfo", "open_pool"]
 
@@ -26,6 +26,7 @@ class PoolInfo:
         members: Task, group or tag as the space names it -> its tasks.
         smooth: Tasks that a smooth metric guides while the search goes on.
         blended: Those of them that the reported metric guides too.
+        climbable: Tasks with a probability of the gold answer to climb; none without gradients.
     """
 
     workers: int
@@ -38,6 +39,7 @@ class PoolInfo:
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
     blended: tuple[str, ...] = ()
+    climbable: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, workers: int, info: WorkerInfo, load_seconds: float) -> "PoolInfo":
@@ -53,6 +55,7 @@ class PoolInfo:
             info.members,
             info.smooth,
             info.blended,
+            info.climbable,
         )
 
 
@@ -77,7 +80,7 @@ class Pool(Protocol):
         """
         ...
 
-    def wait(self) -> Outcome:
+    def wait(self) -> Outcome | Sloped:
         """Return the next outcome.
 
         Raises:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from evomerge.errors import EvaluationError, EvomergeError, PrerequisiteError
-from evomerge.workers.assignment import Assignment, Failed, Outcome, WorkerInfo, WorkerSpec
+from evomerge.workers.assignment import Assignment, Failed, Outcome, Sloped, WorkerInfo, WorkerSpec
 from evomerge.workers.pool import PoolInfo
 
 __all__ = ["RayPool"]
@@ -47,8 +47,8 @@ class _Actor:
         info: WorkerInfo = self._worker.info
         return info
 
-    def evaluate(self, assignment: Assignment) -> Outcome:
-        outcome: Outcome = self._worker.evaluate(assignment)
+    def evaluate(self, assignment: Assignment) -> Outcome | Sloped:
+        outcome: Outcome | Sloped = self._worker.evaluate(assignment)
         return outcome
 
 
@@ -108,7 +108,7 @@ class RayPool:
             raise RuntimeError(f"all {self.info.workers} workers are busy: wait first")
         self._start(assignment, attempt=1)
 
-    def wait(self) -> Outcome:
+    def wait(self) -> Outcome | Sloped:
         """Return the next outcome; replace actors that died and repeat what they had."""
         while self.num_busy():
             while self._waiting and self._idle:
@@ -117,7 +117,7 @@ class RayPool:
             ready, _ = self._ray.wait(list(self._busy), num_returns=1)
             actor, assignment, attempt = self._busy.pop(ready[0])
             try:
-                outcome: Outcome = self._ray.get(ready[0])
+                outcome: Outcome | Sloped = self._ray.get(ready[0])
             except self._ray.exceptions.RayActorError:
                 _log.warning("a worker died in trial %d; it is replaced", assignment.number)
                 self._replace()

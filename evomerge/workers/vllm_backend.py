@@ -1,9 +1,10 @@
 """Merging into a vLLM engine: the sources and the arithmetic are in its own worker processes."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import Checkpoint
 from evomerge.engine import MergePlan
@@ -14,6 +15,9 @@ from evomerge.recipe import Recipe
 from evomerge.workers.assignment import WorkerSpec
 from evomerge.workers.model_folder import make_model_folder
 from evomerge.workers.structure import Structures
+
+if TYPE_CHECKING:
+    import torch
 
 __all__ = ["VllmBackend"]
 
@@ -95,6 +99,15 @@ class VllmBackend:
                 raise EvaluationError(refusal)
         model.call("evomerge_load")
         model.forget()
+
+    def moves_along(
+        self,
+        plan: MergePlan,  # noqa: ARG002
+        tangents: Sequence[MergePlan],  # noqa: ARG002
+        gradients: Mapping[str, "torch.Tensor"],  # noqa: ARG002
+    ) -> list[float]:
+        """Refuse: vLLM has no backward pass."""
+        raise EvaluationError("gradients need evaluation.backend: hf")
 
     def drop(self) -> None:
         """Stop the engine; the sources go with it."""

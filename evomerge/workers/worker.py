@@ -1,6 +1,7 @@
 """The owner of one device: resident sources, one live model, one evaluator."""
 
 import logging
+import math
 import os
 import time
 from pathlib import Path
@@ -10,11 +11,19 @@ import torch
 from evomerge.checkpoints import open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
-from evomerge.errors import EvomergeError
+from evomerge.errors import EvaluationError, EvomergeError
 from evomerge.evaluation import Evaluator, TaskSet
 from evomerge.evaluation.settings import Split
 from evomerge.recipe import Recipe, parse_recipe
-from evomerge.workers.assignment import Assignment, Failed, Outcome, Scored, WorkerInfo, WorkerSpec
+from evomerge.workers.assignment import (
+    Assignment,
+    Failed,
+    Outcome,
+    Scored,
+    Sloped,
+    WorkerInfo,
+    WorkerSpec,
+)
 from evomerge.workers.backend import open_backend
 
 __all__ = ["Worker"]
@@ -66,10 +75,15 @@ class Worker:
             members=self._tasks.members,
             smooth=tuple(guides),
             blended=tuple(name for name, smooth in guides.items() if smooth.is_blended),
+            climbable=tuple(
+                name
+                for name, smooth in guides.items()
+                if smooth.kind == "gold_probability" and spec.evaluation.backend == "hf"
+            ),
         )
 
-    def evaluate(self, assignment: Assignment) -> Outcome:
-        """Materialize one recipe into the live model and score it."""
+    def evaluate(self, assignment: Assignment) -> Outcome | Sloped:
+        """Materialize one recipe into the live model and score it, or find the slope there."""
         seconds = {"materialize": 0.0, "score": 0.0}
         number, split = assignment.number, assignment.split
         try:
@@ -77,6 +91,8 @@ class Worker:
             recipe = parse_recipe(assignment.recipe, Origin(f"trial {number}"))
             evaluator = self._materialize(recipe)
             seconds["materialize"] = time.perf_counter() - started
+            if assignment.tangents:
+                return self._slope(assignment, recipe, evaluator, seconds)
             started = time.perf_counter()
             scores = evaluator.score(split, assignment.items)
             seconds["score"] = time.perf_counter() - started
@@ -95,6 +111,29 @@ class Worker:
     def close(self) -> None:
         """Free the live model."""
         self._drop_live_model()
+
+    def _slope(
+        self,
+        assignment: Assignment,
+        recipe: Recipe,
+        evaluator: Evaluator,
+        seconds: dict[str, float],
+    ) -> Sloped:
+        """Find the slope at the recipe that is in the live model."""
+        started = time.perf_counter()
+        gradient = evaluator.gold_gradient(assignment.split, assignment.items)
+        seconds["score"] = time.perf_counter() - started
+        started = time.perf_counter()
+        beside = Origin(f"a recipe beside trial {assignment.number}")
+        recipes = [recipe, *(parse_recipe(each, beside) for each in assignment.tangents)]
+        plan, *tangents = (plan_merge(each, self._checkpoints) for each in recipes)
+        slopes = self._backend.moves_along(plan, tangents, gradient.by_name)
+        seconds["tangents"] = time.perf_counter() - started
+        if not all(map(math.isfinite, slopes)):
+            raise EvaluationError("the slope is not finite: the candidate's weights overflow")
+        wanted = assignment.items or self._tasks.items(assignment.split)
+        count = sum(map(len, wanted.values()))
+        return Sloped(assignment.number, gradient.value, tuple(slopes), count, seconds, os.getpid())
 
     def _materialize(self, recipe: Recipe) -> Evaluator:
         plan = plan_merge(recipe, self._checkpoints)

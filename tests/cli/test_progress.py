@@ -88,3 +88,26 @@ def test_who_violates_a_constraint_is_not_the_best_so_far():
         scores = dataclasses.replace(found.search, violations={"add": violation})
         display._compare(dataclasses.replace(found, search=scores))
     assert display.best.number == 4
+
+
+def climb(display):
+    display.ready(INFO, ())
+    display.stage("climb", total=40, done=0)
+    display.climbed(0.5123, done=1, total=40)
+
+
+def test_a_climb_shows_a_line_a_step(capsys):
+    climb(make_display("math_code", Path("runs/math_code"), 3))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2] == "climb: 40 to go"
+    assert lines[-1] == "[  1/40] climb: mean probability of gold answers 0.512"
+
+
+def test_a_climb_moves_the_panels_bar():
+    terminal = Console(width=80, height=24, force_terminal=True, file=io.StringIO())
+    display = LiveDisplay(terminal, "math_code", Path("runs/math_code"), 3)
+    climb(display)
+    frame = Console(width=80, file=io.StringIO())
+    frame.print(display._draw())
+    assert "climb" in frame.file.getvalue()
+    assert "1/40" in frame.file.getvalue()

@@ -1,0 +1,260 @@
+"""Climbing before searching: Adam in the unit cube, along slopes from backward passes.
+
+A score says how good one point is; a backward pass says of every searched value at once which way
+is up. What it costs more does not grow with their number.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from evomerge.errors import EvomergeError, SpaceError
+from evomerge.search.study import Study
+from evomerge.space import ClimbSettings, Space, climb_obstacle
+from evomerge.workers import Assignment, Failed, PoolInfo, Sloped
+
+__all__ = ["COST", "Climb", "ClimbState", "plan_climb", "summarize_climb"]
+
+COST = 3
+"""Item evaluations that a forward and a backward pass for one item count as."""
+
+SHARE = 1 / 3
+"""Of the budget after the baselines that ``auto`` spends at most."""
+FEWEST_STEPS = 10
+FEWEST_ITEMS = 8
+"""Of a task in a step; ``auto`` rather takes fewer of these than fewer steps."""
+
+APART = 0.05
+"""Distance of a tangent in the unit cube. A merge is nearly linear over it, and methods that jump,
+as by a sign that is elected, are smoother over a longer way."""
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+Array = npt.NDArray[np.float64]
+Ask = Callable[[Assignment], Sloped | Failed]
+
+_ORDER, _SIGNS = 0, 1
+"""What a random generator is for."""
+
+
+@dataclass
+class ClimbState:
+    """A climb as the study keeps it after every step; nothing else is needed to go on.
+
+    Attributes:
+        steps: Steps in all; 0 where there is no climb.
+        items: Search items a task and step.
+        rate: See :class:`evomerge.space.ClimbSettings`.
+        reason: What was chosen and why.
+        point: Where it stands in the unit cube.
+        mean: Adam's first moment.
+        square: Adam's second moment.
+        total: Sum of the points of the last half.
+        values: The mean probability before each step, on the step's items.
+        spent: Item evaluations that it counts as so far.
+        failed: Why it ended early.
+    """
+
+    steps: int
+    items: int = 0
+    rate: float = 0.0
+    reason: str = ""
+    point: list[float] = field(default_factory=list)
+    mean: list[float] = field(default_factory=list)
+    square: list[float] = field(default_factory=list)
+    total: list[float] = field(default_factory=list)
+    values: list[float] = field(default_factory=list)
+    spent: int = 0
+    failed: str | None = None
+
+    @property
+    def done(self) -> int:
+        """Steps that were taken."""
+        return len(self.values)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is no step left to take."""
+        return self.failed is not None or self.done >= self.steps
+
+    def average(self) -> list[float] | None:
+        """Return the climb's result in the unit cube; None if it came to none."""
+        if self.failed is not None or self.done < self.steps or not self.steps:
+            return None
+        count = self.steps - self.steps // 2
+        return [min(max(each / count, 0.0), 1.0) for each in self.total]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ClimbState":
+        """Return the state of its plain form."""
+        return cls(**data)
+
+
+def plan_climb(space: Space, info: PoolInfo, spent: int) -> ClimbState:
+    """Return what the settings and the budget give; a climb of 0 steps if it does nothing.
+
+    Args:
+        space: The space.
+        info: What its tasks have.
+        spent: Item evaluations of the baselines.
+
+    Raises:
+        SpaceError: if the settings ask for a climb that cannot be.
+    """
+    wanted = space.document.search.climb
+    if wanted is False:
+        return ClimbState(0, reason="search.climb is false")
+    obstacle = climb_obstacle(space.document, space.dimensions)
+    if obstacle is None:
+        left = [task for task in _tasks(space, info) if task not in info.climbable]
+        if left:
+            obstacle = f"task {left[0]!r} has no gold answer whose probability could be climbed"
+    if isinstance(wanted, ClimbSettings):
+        if obstacle is not None:
+            where = space.origin.where("search", "climb")
+            raise SpaceError(f"{where}: this space cannot be climbed: {obstacle}; leave it out")
+        return ClimbState(wanted.steps, wanted.items, wanted.rate, "search.climb asks for it")
+    if obstacle is not None:
+        return ClimbState(0, reason=obstacle)
+    return _fit(space, info, spent)
+
+
+def _fit(space: Space, info: PoolInfo, spent: int) -> ClimbState:
+    """Return the climb that fits into its share of the budget."""
+    settings = space.document.search
+    whole = sum(info.items["search"].values())
+    limits = [] if settings.items is None else [settings.items]
+    if settings.trial_limit is not None:
+        limits.append(settings.trial_limit * whole)
+    if not limits:
+        return ClimbState(0, reason="nobody knows how many items the given seconds are good for")
+    affordable = int(SHARE * max(min(limits) - spent, 0))
+    usual = ClimbSettings()
+    each = COST * len(_tasks(space, info))
+    items = min(max(affordable // (usual.steps * each), FEWEST_ITEMS), usual.items)
+    steps = min(affordable // (items * each), usual.steps)
+    if steps < FEWEST_STEPS:
+        return ClimbState(
+            0,
+            reason=f"{affordable} item evaluations, a third of the budget, are too few for "
+            f"{FEWEST_STEPS} steps of {FEWEST_ITEMS} items a task",
+        )
+    return ClimbState(steps, items, usual.rate, f"fits into {SHARE:.0%} of the budget")
+
+
+def _tasks(space: Space, info: PoolInfo) -> tuple[str, ...]:
+    """Return the tasks of the objective, groups and tags expanded."""
+    (objective, *_) = space.document.objective.values()
+    if objective.tasks is None:
+        return tuple(info.objective)
+    return tuple(task for name in objective.tasks for task in info.members.get(name, (name,)))
+
+
+class Climb:
+    """Goes up, a step at a time, and keeps where it is.
+
+    Args:
+        space: What is searched.
+        info: The workers.
+        study: Where the state is kept.
+        state: The plan, or the state of an earlier process.
+    """
+
+    def __init__(self, space: Space, info: PoolInfo, study: Study, state: ClimbState) -> None:
+        self._space = space
+        self._study = study
+        self._seed = space.document.search.seed
+        self.state = state
+        self._items = {task: info.ids["search"][task] for task in _tasks(space, info)}
+
+    def begin(self, point: list[float]) -> None:
+        """Start at a point of the unit cube."""
+        zeros = [0.0] * len(point)
+        self.state.point = [min(max(each, 0.0), 1.0) for each in point]
+        self.state.mean, self.state.square, self.state.total = zeros, zeros, zeros
+        self._keep()
+
+    def step(self, ask: Ask) -> None:
+        """Take one step; a failure ends the climb."""
+        state = self.state
+        here = np.array(state.point)
+        ways = self._ways(here)
+        try:
+            assignment = Assignment(
+                len(self._study.records),
+                self._recipe(here),
+                "search",
+                self._batch(),
+                tuple(self._recipe(here + way) for way in np.diag(ways)),
+            )
+        except EvomergeError as error:
+            return self._fail(" ".join(str(error).split()))
+        outcome = ask(assignment)
+        if isinstance(outcome, Failed):
+            return self._fail(outcome.reason)
+        state.spent += COST * outcome.items
+        self._move(here, np.array(outcome.slopes) / ways)
+        state.values.append(outcome.value)
+        return self._keep()
+
+    def _move(self, here: Array, slopes: Array) -> None:
+        """Take a step of Adam (Kingma and Ba 2014, algorithm 1) upwards, inside the cube."""
+        state = self.state
+        count = state.done + 1
+        mean = BETAS[0] * np.array(state.mean) + (1 - BETAS[0]) * slopes
+        square = BETAS[1] * np.array(state.square) + (1 - BETAS[1]) * slopes**2
+        direction = mean / (1 - BETAS[0] ** count)
+        scale = np.sqrt(square / (1 - BETAS[1] ** count)) + EPSILON
+        there = np.clip(here + state.rate * direction / scale, 0.0, 1.0)
+        state.point, state.mean, state.square = there.tolist(), mean.tolist(), square.tolist()
+        if state.done >= state.steps // 2:
+            state.total = (np.array(state.total) + there).tolist()
+
+    def _ways(self, here: Array) -> Array:
+        """Return how far the tangent along each value is, forward or backward, in the cube."""
+        draw = np.random.default_rng([self._seed, _SIGNS, self.state.done])
+        ways = APART * draw.choice([-1.0, 1.0], len(here))
+        outside = (here + ways < 0.0) | (here + ways > 1.0)
+        return np.where(outside, -ways, ways)
+
+    def _batch(self) -> dict[str, tuple[str, ...]]:
+        """Return this step's items: every item of a task comes before one comes again."""
+        batch = {}
+        for index, (task, ids) in enumerate(self._items.items()):
+            count = min(self.state.items, len(ids))
+            places = range(self.state.done * count, (self.state.done + 1) * count)
+            chosen = []
+            for round_ in dict.fromkeys(place // len(ids) for place in places):
+                draw = np.random.default_rng([self._seed, _ORDER, index, round_])
+                order = draw.permutation(len(ids))
+                mine = [place for place in places if place // len(ids) == round_]
+                chosen += [ids[order[place % len(ids)]] for place in mine]
+            batch[task] = tuple(dict.fromkeys(chosen))
+        return batch
+
+    def _recipe(self, point: Array) -> dict[str, Any]:
+        return self._space.decode(self._space.from_unit(point.tolist())).to_dict()
+
+    def _fail(self, reason: str) -> None:
+        self.state.failed = reason
+        self._keep()
+
+    def _keep(self) -> None:
+        self._study.set_attribute("climb", self.state.to_dict())
+
+
+def summarize_climb(kept: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what ``result.json`` says of a climb that a study keeps; None without one."""
+    if kept is None or not kept["steps"]:
+        return None
+    state = ClimbState.from_dict(kept)
+    content = {"steps": state.done, "items": state.items, "item_evaluations": state.spent}
+    return {**content, "values": state.values, "failed": state.failed}

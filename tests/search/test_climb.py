@@ -1,0 +1,361 @@
+"""A run that climbs before it searches: its cost, its refusals, the same after a kill."""
+
+import json
+
+import numpy as np
+import pytest
+
+import evomerge
+from evomerge.errors import EvomergeError
+from evomerge.search import SilentMonitor, open_run
+from evomerge.search.climb import COST, Climb, ClimbState, plan_climb
+from evomerge.space import ClimbSettings, parse_space
+from evomerge.workers import Failed, PoolInfo, Sloped
+from evomerge.workers.local import LocalPool
+from tests.conftest import ROOT, read_result, small_space
+
+from .conftest import InstantPool
+
+MODELS = ROOT / "search_spaces" / "playground"
+STEPS = 6
+TASKS = ("playground_add", "playground_sort")
+CLIMB = {"steps": STEPS, "items": 8, "rate": 0.05}
+
+
+def info(items=40, climbable=TASKS):
+    counts = dict.fromkeys(TASKS, items)
+    return PoolInfo(
+        1,
+        {"search": counts, "holdout": counts},
+        dict.fromkeys(TASKS, 0.5),
+        0.0,
+        0,
+        ids={"search": {name: tuple(f"{name}{i}" for i in range(items)) for name in TASKS}},
+        climbable=climbable,
+    )
+
+
+def space_with(folder, *, tasks=None, recipe=None, evaluation=None, **search):
+    search = {"trials": 9, "optimizer": "cma", "climb": CLIMB, **search}
+    path = folder / "space.yml"
+    small_space(path, search=search, tasks=tasks, recipe=recipe, evaluation=evaluation)
+    return evomerge.load_space(path)
+
+
+class Watch(SilentMonitor):
+    def __init__(self):
+        self.stages, self.steps, self.notes = [], [], []
+
+    def stage(self, name, *, total, done):
+        self.stages.append((name, total, done))
+
+    def climbed(self, value, *, done, total):
+        self.steps.append((done, total, value))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("climb")
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    watch = Watch()
+    evomerge.run(space_with(folder), folder / "run", device="cpu", monitor=watch)
+    return folder / "run", watch
+
+
+def trials(run):
+    return [
+        (r.number, r.kind, r.label, r.state, r.point, r.asked_after, r.order, r.value, r.reason)
+        for r in open_run(run).study.records.values()
+    ]
+
+
+def state(run):
+    return open_run(run).study.attributes["climb"]
+
+
+def test_the_climb_stands_between_baselines_and_search(run):
+    path, watch = run
+    assert [name for name, _, _ in watch.stages] == ["baselines", "climb", "search", "holdout"]
+    assert [done for done, _, _ in watch.steps] == list(range(1, STEPS + 1))
+    assert [value for _, _, value in watch.steps] == state(path)["values"]
+    kinds = [(record[1], record[2]) for record in trials(path)]
+    assert kinds[6] == ("start", "climbed")
+    assert {kind for kind, _ in kinds[7:]} == {"proposed"}
+
+
+def test_the_result_is_the_mean_of_the_last_half_and_has_a_point(run):
+    path, _ = run
+    kept = state(path)
+    record = open_run(path).study.records[6]
+    space = open_run(path).space
+    mean = np.array(kept["total"]) / (STEPS // 2)
+    assert space.to_unit(record.point) == pytest.approx(mean)
+    assert record.recipe == space.decode(record.point).to_dict()
+
+
+def test_the_climb_improves_the_probability_of_the_gold_answers(folder):
+    metrics = {"add": "exact_match", "reverse": "exact_match", "sort": "acc"}
+    tasks = [
+        {"name": f"playground_{name}", "metric": metric, "smooth": "gold_probability"}
+        for name, metric in metrics.items()
+    ]
+    climb = {"steps": 20, "items": 16}
+    out = folder / "improves"
+    evomerge.run(space_with(folder, tasks=tasks, climb=climb, trials=7), out, device="cpu")
+    study = open_run(out).study
+    best = max(record.value for record in study.records.values() if record.number < 6)
+    assert study.records[6].value > best + 0.02
+
+
+def test_its_cost_counts(run):
+    path, _ = run
+    result = read_result(path)
+    cost = COST * STEPS * 8 * 2
+    assert result["climb"]["item_evaluations"] == cost
+    trials_cost = sum(
+        sum(record.scored_items.values()) for record in open_run(path).study.records.values()
+    )
+    assert result["item_evaluations"] == trials_cost + cost
+    ended = open_run(path).study.attributes["ended"]
+    search = [record.search.num_items for record in open_run(path).study.records.values()]
+    assert ended["items"] == sum(search) + cost
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [2, STEPS, STEPS + 1, STEPS + 2])
+def test_a_killed_climb_goes_on_with_the_same_points(run, folder, monkeypatch, after):
+    out = folder / f"killed-{after}"
+    inside = LocalPool.wait
+    left = 6 + after
+
+    def until(self):
+        nonlocal left
+        if left == 0:
+            raise KilledError
+        left -= 1
+        return inside(self)
+
+    monkeypatch.setattr(LocalPool, "wait", until)
+    with pytest.raises(KilledError):
+        evomerge.run(space_with(folder), out, device="cpu")
+    monkeypatch.setattr(LocalPool, "wait", inside)
+    watch = Watch()
+    evomerge.run(space_with(folder), out, device="cpu", monitor=watch)
+    assert state(out) == state(run[0])
+    assert trials(out) == trials(run[0])
+    assert len(watch.steps) == max(STEPS - after, 0)
+
+
+def test_an_interrupted_climb_is_no_candidate_and_goes_on(run, folder):
+    out, watch = folder / "interrupted", Watch()
+    evomerge.run(
+        space_with(folder), out, device="cpu", monitor=watch, interrupted=lambda: watch.steps[2:]
+    )
+    assert len(watch.steps) == 3
+    assert len(trials(out)) == 6
+    evomerge.run(space_with(folder), out, device="cpu")
+    assert state(out) == state(run[0])
+    assert trials(out) == trials(run[0])
+
+
+def test_a_run_that_goes_on_with_more_trials_does_not_climb_again(run, folder):
+    shorter = folder / "shorter"
+    evomerge.run(space_with(folder, trials=8), shorter, device="cpu")
+    watch = Watch()
+    evomerge.run(space_with(folder, trials=9), shorter, device="cpu", monitor=watch)
+    assert not watch.steps
+    assert trials(shorter) == trials(run[0])
+
+
+def test_several_workers_climb_to_the_same_point(run, folder):
+    pytest.importorskip("ray")
+    evomerge.run(space_with(folder, trials=7), folder / "two", device="cpu", workers=2)
+    assert state(folder / "two")["point"] == state(run[0])["point"]
+
+
+def test_false_changes_nothing(folder):
+    evomerge.run(space_with(folder, climb=False), folder / "never", device="cpu")
+    study = open_run(folder / "never").study
+    assert "climb" not in study.attributes
+    assert "climb" not in json.loads((folder / "never" / "result.json").read_text())
+    assert [r.kind for r in study.records.values()][6:] == ["proposed"] * 3
+
+
+def test_a_step_that_fails_ends_the_climb_and_not_the_run(folder, monkeypatch):
+    from evomerge.evaluation import Evaluator
+
+    inside, calls = Evaluator.gold_gradient, []
+
+    def broken(self, *arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise RuntimeError("out of luck")
+        return inside(self, *arguments)
+
+    monkeypatch.setattr(Evaluator, "gold_gradient", broken)
+    watch, out = Watch(), folder / "failed"
+    evomerge.run(space_with(folder), out, device="cpu", monitor=watch)
+    assert "the climb ended in step 3: RuntimeError: out of luck" in watch.notes
+    assert [record[1] for record in trials(out)][6:] == ["proposed"] * 3
+    assert read_result(out)["climb"]["failed"] == "RuntimeError: out of luck"
+    assert read_result(out)["climb"]["item_evaluations"] == 2 * COST * 16
+    again = Watch()
+    evomerge.run(space_with(folder, trials=10), out, device="cpu", monitor=again)
+    assert len(calls) == 3
+
+
+def recipe_with(**changes):
+    weight = {"weight": {"search": [0.0, 1.0]}}
+    models = [{"model": str(MODELS / name), "parameters": dict(weight)} for name in ("add", "sort")]
+    base = str(MODELS / "base")
+    recipe = {"merge_method": "task_arithmetic", "base_model": base, "models": models}
+    return {**recipe, **changes}
+
+
+ADD = {"name": "playground_add", "metric": "exact_match"}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"evaluation": {"backend": "vllm"}}, "backend: vllm has no gradients"),
+        (
+            {"recipe": recipe_with(merge_method={"choice": ["task_arithmetic", "ties"]})},
+            "merge_method is a choice, and only continuous values have a slope",
+        ),
+        (
+            {"tasks": [{**ADD, "smooth": False}]},
+            "task 'playground_add' has smooth: false, and what is climbed is the probability",
+        ),
+        ({"tasks": [{"name": "playground_sort", "metric": "acc", "smooth": "margin"}]}, "margin"),
+        ({"from_baselines": False}, "a climb begins at the best baseline"),
+    ],
+)
+def test_what_cannot_be_climbed_is_refused_or_left_alone(tmp_path, options, reason):
+    with pytest.raises(EvomergeError, match=f"search.climb.*cannot be climbed: .*{reason}"):
+        space_with(tmp_path, **options)
+    space = space_with(tmp_path, climb="auto", **options)
+    assert plan_climb(space, info(), 0).steps == 0
+
+
+@pytest.mark.parametrize("objective", ["min", ["playground_add", "playground_sort"]])
+def test_objectives_that_are_no_weighted_sum_are_not_climbed(tmp_path, objective):
+    space = space_with(tmp_path, climb="auto", trials=500, optimizer="auto")
+    data = space.document.model_dump(mode="json", exclude_unset=True) | {"objective": objective}
+    assert plan_climb(parse_space(data), info(), 0).steps == 0
+    data["search"]["climb"] = True
+    with pytest.raises(EvomergeError, match="only one weighted_sum is climbed"):
+        parse_space(data)
+
+
+def test_a_task_that_turns_out_to_have_no_gold_answer_is_refused(tmp_path):
+    explicit = space_with(tmp_path)
+    with pytest.raises(EvomergeError, match="task 'playground_sort' has no gold answer"):
+        plan_climb(explicit, info(climbable=("playground_add",)), 0)
+    auto = space_with(tmp_path, climb="auto", trials=500)
+    assert plan_climb(auto, info(climbable=("playground_add",)), 0).steps == 0
+
+
+def test_settings_are_checked(tmp_path):
+    with pytest.raises(EvomergeError, match="climb is auto, false, or settings such as"):
+        space_with(tmp_path, climb="always")
+    assert space_with(tmp_path, climb=True).document.search.climb == ClimbSettings()
+
+
+@pytest.mark.parametrize(
+    ("search", "wanted"),
+    [
+        ({"items": 100_000}, (40, 32)),
+        ({"items": 10_000}, (40, 13)),
+        ({"items": 3_000}, (20, 8)),
+        ({"items": 1_500}, (10, 8)),
+        ({"items": 1_400}, (0, 0)),
+        ({"trials": 100}, (40, 11)),
+        ({"trials": 100, "items": 3_000}, (20, 8)),
+        ({"seconds": 60}, (0, 0)),
+    ],
+)
+def test_auto_takes_at_most_a_third_of_the_budget(tmp_path, search, wanted):
+    space = space_with(tmp_path, **{"climb": "auto", "trials": None, **search})
+    plan = plan_climb(space, info(), 0)
+    assert (plan.steps, plan.items) == wanted
+    budget = min(search.get("items", 10**9), search.get("trials", 10**9) * 80)
+    assert COST * 2 * plan.steps * plan.items <= budget / 3
+
+
+class Notes:
+    records = ()
+
+    def set_attribute(self, key, value):
+        assert key == "climb"
+        self.kept = json.loads(json.dumps(value))
+
+
+def hill(space, top):
+    """What a worker would answer if the value were a hill in the unit cube."""
+
+    def ask(assignment):
+        points = [
+            np.array([m["parameters"]["weight"] for m in recipe["models"]])
+            for recipe in (assignment.recipe, *assignment.tangents)
+        ]
+        assert all((point >= 0).all() and (point <= 1).all() for point in points)
+        slope = 2 * (top - points[0])
+        slopes = tuple(float(slope @ (point - points[0])) for point in points[1:])
+        count = sum(map(len, assignment.items.values()))
+        return Sloped(0, -float(((points[0] - top) ** 2).sum()), slopes, count)
+
+    return ask
+
+
+def test_it_reaches_the_top_and_stays_in_the_cube(tmp_path):
+    space = space_with(tmp_path)
+    top = np.array([0.3, 1.4, -0.2])
+    climb = Climb(space, info(), Notes(), ClimbState(60, 8, 0.05))
+    climb.begin([0.5, 0.98, 0.02])
+    while not climb.state.ended:
+        climb.step(hill(space, top))
+    assert climb.state.average() == pytest.approx([0.3, 1.0, 0.0], abs=0.02)
+    assert climb.state.spent == COST * 60 * 16
+
+
+def test_every_item_comes_before_one_comes_again(tmp_path):
+    space, seen = space_with(tmp_path), []
+    climb = Climb(space, info(items=30), Notes(), ClimbState(9, 8, 0.05))
+    climb.begin([0.5] * 3)
+
+    def ask(assignment):
+        seen.append(assignment.items["playground_add"])
+        return hill(space, np.zeros(3))(assignment)
+
+    while not climb.state.ended:
+        climb.step(ask)
+    drawn = [item for batch in seen for item in batch]
+    assert sorted(drawn[:30]) == sorted(info(items=30).ids["search"]["playground_add"])
+    assert drawn[:30] != sorted(drawn[:30])
+    assert all(len(set(batch)) == len(batch) for batch in seen)
+
+
+def test_a_failure_is_kept_and_is_no_result(tmp_path):
+    notes = Notes()
+    climb = Climb(space_with(tmp_path), info(), notes, ClimbState(5, 8, 0.05))
+    climb.begin([0.5] * 3)
+    climb.step(lambda assignment: Failed(0, "search", "no luck"))
+    kept = ClimbState.from_dict(notes.kept)
+    assert kept.ended
+    assert kept.failed == "no luck"
+    assert kept.average() is None
+
+
+def test_workers_without_gradients_are_left_alone(harness):
+    run = harness(climb="auto")
+    assert len(run.drive(InstantPool()).records) == 30
