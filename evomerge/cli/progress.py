@@ -167,8 +167,8 @@ class PlainDisplay:
         return self._items_done / max(time.monotonic() - self._started, 1e-9)
 
     def seconds_left(self) -> float:
-        """Estimate the seconds to the end of the run from the items that are left."""
-        if self._info is None or not self._items_done:
+        """Estimate the seconds to the end of the run from the items that are left, or NaN."""
+        if self._info is None or not self._items_done or self._stage == "climb":
             return float("nan")
         search = sum(self._info.items["search"].values())
         holdout = sum(self._info.items["holdout"].values())

@@ -212,19 +212,25 @@ class Driver:
             return None
         kept = self._study.attributes.get("climb")
         state = None if kept is None else ClimbState.from_dict(kept)
+        self._climb_items = 0 if state is None else state.spent
         if any(record.kind == "proposed" for record in self._study.records.values()) and (
             state is None or not state.ended
         ):
             return None  # what was proposed did not know of it
-        if state is None:
-            spent = sum(r.search.num_items for r in self._baseline_records() if r.search)
-            state = plan_climb(self._space, self._info, spent)
-            climb = Climb(self._space, self._info, self._study, state)
-            _, _, best = self._best_baseline()
-            climb.begin(self._space.to_unit(best.start))
-        else:
-            climb = Climb(self._space, self._info, self._study, state)
-        return climb if state.steps else None
+        if state is not None:
+            return Climb(self._space, self._info, self._study, state) if state.steps else None
+        spent = sum(r.search.num_items for r in self._baseline_records() if r.search)
+        state = plan_climb(self._space, self._info, spent)
+        if not state.steps:
+            self._study.set_attribute("climb", state.to_dict())
+            return None
+        climb = Climb(self._space, self._info, self._study, state)
+        _, _, best = self._best_baseline()
+        climb.begin(self._space.to_unit(best.start))
+        self._monitor.note(
+            f"climb: {state.steps} steps of {state.items} items a task ({state.reason})"
+        )
+        return climb
 
     def _spent_on_climb(self, state: ClimbState) -> Spent:
         """Return what is spent before the search begins."""
