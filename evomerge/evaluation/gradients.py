@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -20,6 +21,9 @@ from evomerge.evaluation.model import MemoryExhaustedError
 __all__ = ["GoldGradient", "Gradient"]
 
 _log = logging.getLogger(__name__)
+
+MOST_ANSWERS = 16
+"""In a batch: a backward pass keeps what every layer computed, which scoring does not."""
 
 Tokens = tuple[list[int], list[int]]
 """Token ids of a prompt and of an answer."""
@@ -48,7 +52,7 @@ class GoldGradient:
 
     def __init__(self, live: LiveModel) -> None:
         self._live = live
-        self._batch = live.batch_size
+        self._batch = min(live.batch_size, MOST_ANSWERS)
 
     def of(self, parts: Sequence[tuple[GoldQuestion, float]]) -> Gradient:
         """Return the weighted sum of the questions' probabilities, with its slopes.
@@ -59,9 +63,10 @@ class GoldGradient:
             parts: Questions with their weights.
 
         Raises:
-            EvaluationError: if the sum is not finite.
+            EvaluationError: if the sum is not finite, or there is no room for the slopes.
             MemoryExhaustedError: if not even one question fits.
         """
+        self._check_memory()
         while True:
             try:
                 return self._of(parts)
@@ -76,6 +81,16 @@ class GoldGradient:
                 "%s ran out of memory in a backward pass: batches of %d there from now on",
                 self._live.device,
                 self._batch,
+            )
+
+    def _check_memory(self) -> None:
+        """Refuse what a CPU has no memory for: there the system would kill the process."""
+        free = _free_memory() if self._live.device.type == "cpu" else None
+        need = sum(each.nbytes for each in self._live.model.parameters())
+        if free is not None and need > free:
+            raise EvaluationError(
+                f"a gradient takes {need / 2**30:.1f} GiB beside the model, and "
+                f"{free / 2**30:.1f} GiB are free"
             )
 
     def _of(self, parts: Sequence[tuple[GoldQuestion, float]]) -> Gradient:
@@ -170,6 +185,16 @@ class GoldGradient:
             start = view.storage_offset() - whole.storage_offset() + gradient.storage_offset()
             found[name] = gradient.as_strided(view.shape, view.stride(), start)
         return found
+
+
+def _free_memory() -> int | None:
+    """Return the bytes that Linux can still give; None where it does not say."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    sizes = [int(line.split()[1]) for line in lines if line.startswith("MemAvailable:")]
+    return sizes[0] * 1024 if sizes else None
 
 
 def _probability(question: GoldQuestion, likelihoods: torch.Tensor) -> torch.Tensor:

@@ -224,3 +224,12 @@ def test_a_tangent_with_other_tensors_or_a_task_without_gold_fails(tmp_path, ope
         failed = ask(pool, recipe=recipe, tangents=(recipe,))
     assert isinstance(failed, Failed)
     assert "no probability of a gold answer to climb" in failed.reason
+
+
+def test_where_there_is_no_memory_for_a_gradient_it_is_refused_before(opened, monkeypatch):
+    pool, space = opened
+    monkeypatch.setattr("evomerge.evaluation.gradients._free_memory", lambda: 1000)
+    here = [0.4] * len(space.dimensions)
+    outcome = ask(pool, recipe=recipe_at(space, here), tangents=beside(space, here))
+    assert isinstance(outcome, Failed)
+    assert "a gradient takes" in outcome.reason
