@@ -103,6 +103,15 @@ class TaskSet:
         """Return the item ids of each task on one side."""
         return {name: side.of(split) for name, side in self._splits.items()}
 
+    @property
+    def climbable(self) -> tuple[str, ...]:
+        """Tasks with a probability of the gold answer to climb."""
+        return tuple(
+            name
+            for name, task in self.tasks.items()
+            if task.smooth is not None and task.smooth.kind == "gold_probability"
+        )
+
     def keys(self, *, device: str) -> dict[str, str]:
         """Return a hash of all that decides an item's result beside the weights, task by task.
 

@@ -23,7 +23,7 @@ def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[S
     rows += [
         (f"`{other.label}` ({other.kind})", other)
         for other in records
-        if other.kind != "proposed" and other.number != record.number
+        if other.is_baseline and other.number != record.number
     ]
     found = []
     for name, row in rows:

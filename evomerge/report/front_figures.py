@@ -163,7 +163,7 @@ class _Plane:
 def _candidates(result: RunResult, split: Split) -> list[TrialRecord]:
     if split == "holdout":
         return list(result.finalists)
-    return [r for r in result.trials if r.kind == "proposed" and r.state == "complete"]
+    return [r for r in result.trials if not r.is_baseline and r.state == "complete"]
 
 
 def _violates(result: RunResult, record: TrialRecord, split: Split) -> bool:
@@ -188,7 +188,7 @@ def _parallel_figure(result: RunResult) -> Any:
     for record in result.trials:
         if record.number in front and record.holdout is not None:
             rows.append((2, list(record.holdout.reported)))
-        elif record.kind != "proposed" and record.holdout is not None:
+        elif record.is_baseline and record.holdout is not None:
             rows.append((1, list(record.holdout.reported)))
         elif record.number in proposed and record.search is not None:
             rows.append((0, list(record.search.reported)))

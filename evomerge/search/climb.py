@@ -4,7 +4,7 @@ A score says how good one point is; a backward pass says of every searched value
 is up. What it costs more does not grow with their number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evomerge.errors import EvomergeError, SpaceError
+from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.study import Study
 from evomerge.space import ClimbSettings, Space, climb_obstacle
 from evomerge.workers import Assignment, Failed, PoolInfo, Sloped
@@ -98,12 +99,20 @@ class ClimbState:
         return cls(**data)
 
 
-def plan_climb(space: Space, info: PoolInfo, spent: int) -> ClimbState:
+def plan_climb(
+    space: Space,
+    facts: ObjectiveFacts,
+    items: Mapping[str, int],
+    climbable: Collection[str],
+    spent: int,
+) -> ClimbState:
     """Return what the settings and the budget give; a climb of 0 steps if it does nothing.
 
     Args:
         space: The space.
-        info: What its tasks have.
+        facts: What loading its tasks said.
+        items: Task -> number of its search items.
+        climbable: Tasks with a probability of the gold answer to climb.
         spent: Item evaluations of the baselines.
 
     Raises:
@@ -114,7 +123,7 @@ def plan_climb(space: Space, info: PoolInfo, spent: int) -> ClimbState:
         return ClimbState(0, reason="search.climb is false")
     obstacle = climb_obstacle(space.document, space.dimensions)
     if obstacle is None:
-        left = [task for task in _tasks(space, info) if task not in info.climbable]
+        left = [task for task in _tasks(space, facts) if task not in climbable]
         if left:
             obstacle = f"task {left[0]!r} has no gold answer whose probability could be climbed"
     if isinstance(wanted, ClimbSettings):
@@ -124,21 +133,25 @@ def plan_climb(space: Space, info: PoolInfo, spent: int) -> ClimbState:
         return ClimbState(wanted.steps, wanted.items, wanted.rate, "search.climb asks for it")
     if obstacle is not None:
         return ClimbState(0, reason=obstacle)
-    return _fit(space, info, spent)
+    affordable = _affordable(space, sum(items.values()), spent)
+    if affordable is None:
+        return ClimbState(0, reason="nobody knows how many items the given seconds are good for")
+    return _fit(affordable, len(_tasks(space, facts)))
 
 
-def _fit(space: Space, info: PoolInfo, spent: int) -> ClimbState:
-    """Return the climb that fits into its share of the budget."""
+def _affordable(space: Space, whole: int, spent: int) -> int | None:
+    """Return the item evaluations that a climb may take; None without a limit to items."""
     settings = space.document.search
-    whole = sum(info.items["search"].values())
     limits = [] if settings.items is None else [settings.items]
     if settings.trial_limit is not None:
         limits.append(settings.trial_limit * whole)
-    if not limits:
-        return ClimbState(0, reason="nobody knows how many items the given seconds are good for")
-    affordable = int(SHARE * max(min(limits) - spent, 0))
+    return int(SHARE * max(min(limits) - spent, 0)) if limits else None
+
+
+def _fit(affordable: int, num_tasks: int) -> ClimbState:
+    """Return the climb that so many item evaluations are good for."""
     usual = ClimbSettings()
-    each = COST * len(_tasks(space, info))
+    each = COST * num_tasks
     items = min(max(affordable // (usual.steps * each), FEWEST_ITEMS), usual.items)
     steps = min(affordable // (items * each), usual.steps)
     if steps < FEWEST_STEPS:
@@ -150,12 +163,12 @@ def _fit(space: Space, info: PoolInfo, spent: int) -> ClimbState:
     return ClimbState(steps, items, usual.rate, f"fits into {SHARE:.0%} of the budget")
 
 
-def _tasks(space: Space, info: PoolInfo) -> tuple[str, ...]:
+def _tasks(space: Space, facts: ObjectiveFacts) -> tuple[str, ...]:
     """Return the tasks of the objective, groups and tags expanded."""
     (objective, *_) = space.document.objective.values()
     if objective.tasks is None:
-        return tuple(info.objective)
-    return tuple(task for name in objective.tasks for task in info.members.get(name, (name,)))
+        return tuple(facts.weights)
+    return tuple(task for name in objective.tasks for task in facts.members[name])
 
 
 class Climb:
@@ -173,7 +186,8 @@ class Climb:
         self._study = study
         self._seed = space.document.search.seed
         self.state = state
-        self._items = {task: info.ids["search"][task] for task in _tasks(space, info)}
+        tasks = _tasks(space, ObjectiveFacts.from_info(info))
+        self._items = {task: info.ids["search"][task] for task in tasks}
 
     def begin(self, point: list[float]) -> None:
         """Start at a point of the unit cube."""

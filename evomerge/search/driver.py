@@ -1,8 +1,9 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from evomerge.errors import EvaluationError
@@ -17,18 +18,18 @@ from evomerge.proposers import (
     make_proposer,
     plan_for,
 )
+from evomerge.search.ascent import Ascent
 from evomerge.search.baselines import Baseline, baselines
 from evomerge.search.budget import Budget, Spent
 from evomerge.search.cache import ResultCache
-from evomerge.search.climb import Climb, ClimbState, plan_climb
 from evomerge.search.directory import RunDirectory
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.flights import Landed
 from evomerge.search.judging import Judge
 from evomerge.search.ledger import Ledger
-from evomerge.search.monitor import Monitor, Stage
+from evomerge.search.monitor import Monitor
 from evomerge.search.objectives import ObjectiveFacts
-from evomerge.search.records import TrialRecord
+from evomerge.search.records import Kind, TrialRecord
 from evomerge.search.searching import Ending, Search
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
@@ -39,6 +40,28 @@ __all__ = ["Driver"]
 
 NEARBY = 0.05
 """Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
+
+
+@dataclass(frozen=True)
+class _Start:
+    """A trial that was scored before the search.
+
+    Attributes:
+        kind: What it is.
+        told: What a proposer is told of it.
+        nearest: The point of the space that comes nearest to it.
+        is_exact: Whether it is that point.
+    """
+
+    kind: Kind
+    told: Told
+    nearest: Point
+    is_exact: bool
+
+    @property
+    def value(self) -> float:
+        """The first number that the search raises."""
+        return (self.told.values or (-math.inf,))[0]
 
 
 class Driver:
@@ -95,9 +118,14 @@ class Driver:
         facts = ObjectiveFacts.from_info(pool.info)
         self._study.set_attribute("objective", facts.to_dict())
         self._judge = Judge(space, facts, study, directory)
-        self._climbed: Baseline | None = None
-        self._climb_items = 0
-        plan_climb(space, pool.info, 0)  # what is wrong with it shows now
+        self._ascent = Ascent(
+            space,
+            pool.info,
+            judge=self._judge,
+            ledger=self._ledger,
+            monitor=monitor,
+            dispatcher=self._dispatcher,
+        )
         self.propose_seconds = 0.0
 
     def score_baselines(self) -> None:
@@ -106,7 +134,23 @@ class Driver:
         Raises:
             EvaluationError: if no baseline at all could be scored.
         """
-        self._score(self._baselines, "baselines", len(self._baselines))
+        known = {(record.kind, record.label) for record in self._baseline_records()}
+        todo = [each for each in self._baselines if (each.kind, each.name) not in known]
+        again = [record for record in self._baseline_records() if record.state == "running"]
+        total = len(self._baselines)
+        done = total - len(todo) - len(again)
+        self._monitor.stage("baselines", total=total, done=done)
+
+        def on_outcome(outcome: Outcome) -> None:
+            nonlocal done
+            # No trial has a value before the baselines are scored which it is measured against.
+            for ready in self._judge.take(outcome):
+                record = self._ledger.finish(self._land(ready), order=None)
+                done += 1
+                self._monitor.finished(record, "baselines", done=done, total=total)
+
+        records = chain(again, map(self._begin, todo))
+        self._dispatcher.drive_all((self._assign(each, "search") for each in records), on_outcome)
         ended = self._baseline_records()
         if all(record.state == "failed" for record in ended):
             raise EvaluationError(
@@ -115,33 +159,19 @@ class Driver:
 
     def climb(self) -> None:
         """Climb from the best baseline, if that is wanted, and score where it leads."""
-        climb = self._prepare_climb()
-        if climb is None:
-            return
-        state = climb.state
-        self._monitor.stage("climb", total=state.steps, done=state.done)
-        while not state.ended and self._budget.ended(self._spent_on_climb(state)) is None:
-            climb.step(self._dispatcher.ask_slope)
-            if state.failed is None:
-                self._monitor.climbed(state.values[-1], done=state.done, total=state.steps)
-        if state.failed is not None:
-            self._monitor.note(f"the climb ended in step {state.done + 1}: {state.failed}")
-        self._climb_items = state.spent
-        unit = state.average()
-        if unit is None:
-            return
-        point = self._space.from_unit(unit)
-        names = {baseline.name for baseline in self._baselines}
-        name = next(each for each in ("climbed", "climbed from the slope") if each not in names)
-        recipe = self._space.decode(point).to_dict()
-        self._climbed = Baseline("start", name, recipe, point, point)
-        self._score([self._climbed], "climb", state.steps)
+        items = sum(r.search.num_items for r in self._baseline_records() if r.search)
+
+        def ended() -> bool:
+            count, spent = len(self._study.records), items + self._ascent.spent
+            return self._budget.ended(Spent(count, spent, self._ledger.seconds)) is not None
+
+        self._ascent.run(self._best_start().nearest, items, ended)
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""
         scored: list[tuple[TrialRecord, ItemScores]] = []
-        for record in self._baseline_records():
-            scores = self._ledger.items(record)
+        for record in self._study.records.values():
+            scores = None if record.kind == "proposed" else self._ledger.items(record)
             if scores is not None:
                 scored.append((record, scores))
         search = Search(
@@ -153,7 +183,7 @@ class Driver:
             monitor=self._monitor,
             budget=self._budget,
             baselines=scored,
-            spent=self._climb_items,
+            spent=self._ascent.spent,
         )
         try:
             return search.run(self._dispatcher)
@@ -185,92 +215,42 @@ class Driver:
 
         self._dispatcher.drive_all((self._assign(each, "holdout") for each in todo), on_outcome)
 
-    def _score(self, wanted: Sequence[Baseline], stage: Stage, total: int) -> None:
-        """Score baselines on the search items, those that were left under way first."""
-        known = {(r.kind, r.label): r for r in self._baseline_records()}
-        todo = [b for b in wanted if (b.kind, b.name) not in known]
-        mine = [known[b.kind, b.name] for b in wanted if (b.kind, b.name) in known]
-        again = [record for record in mine if record.state == "running"]
-        done = total - len(todo) - len(again)
-        if stage == "baselines":
-            self._monitor.stage(stage, total=total, done=done)
-
-        def on_outcome(outcome: Outcome) -> None:
-            nonlocal done
-            # No trial has a value before the baselines are scored which it is measured against.
-            for ready in self._judge.take(outcome):
-                record = self._ledger.finish(self._land(ready), order=None)
-                done += 1
-                self._monitor.finished(record, stage, done=done, total=total)
-
-        records = chain(again, map(self._begin, todo))
-        self._dispatcher.drive_all((self._assign(each, "search") for each in records), on_outcome)
-
-    def _prepare_climb(self) -> Climb | None:
-        """Return the climb that the run began with, or begins with now; None if it has none."""
-        if self._settings.climb is False:
-            return None
-        kept = self._study.attributes.get("climb")
-        state = None if kept is None else ClimbState.from_dict(kept)
-        self._climb_items = 0 if state is None else state.spent
-        if any(record.kind == "proposed" for record in self._study.records.values()) and (
-            state is None or not state.ended
-        ):
-            return None  # what was proposed did not know of it
-        if state is not None:
-            return Climb(self._space, self._info, self._study, state) if state.steps else None
-        spent = sum(r.search.num_items for r in self._baseline_records() if r.search)
-        state = plan_climb(self._space, self._info, spent)
-        if not state.steps:
-            self._study.set_attribute("climb", state.to_dict())
-            return None
-        climb = Climb(self._space, self._info, self._study, state)
-        _, _, best = self._best_baseline()
-        climb.begin(self._space.to_unit(best.start))
-        self._monitor.note(
-            f"climb: {state.steps} steps of {state.items} items a task ({state.reason})"
-        )
-        return climb
-
-    def _spent_on_climb(self, state: ClimbState) -> Spent:
-        """Return what is spent before the search begins."""
-        items = sum(r.search.num_items for r in self._baseline_records() if r.search)
-        return Spent(len(self._study.records), items + state.spent, self._ledger.seconds)
-
-    def _scored_baselines(self) -> list[tuple[tuple[float, ...], Told, Baseline]]:
+    def _starts(self) -> list["_Start"]:
+        """Return what is known before the search: the scored baselines, and where a climb led."""
         known = {(b.kind, b.name): b for b in self._baselines}
-        if self._climbed is not None:
-            known[self._climbed.kind, self._climbed.name] = self._climbed
-        scored = []
-        for record in self._baseline_records():
-            match = known.get((record.kind, record.label))
+        found = []
+        for record in self._study.records.values():
             told = self._judge.told(record)
+            match = known.get((record.kind, record.label))
             if match is not None and told.values is not None:
-                scored.append((told.values, told, match))
-        return scored
+                found.append(_Start(record.kind, told, match.start, match.point is not None))
+            elif record.kind == "climbed" and told.values is not None and record.point:
+                found.append(_Start(record.kind, told, dict(record.point), is_exact=True))
+        return found
 
-    def _best_baseline(self) -> tuple[tuple[float, ...], Told, Baseline]:
-        return max(self._scored_baselines(), key=lambda each: each[0][0])
+    def _best_start(self) -> "_Start":
+        return max(self._starts(), key=lambda each: each.value)
 
     def _make_proposer(self) -> Proposer:
-        """Make the proposer, started from the baseline that scored best."""
-        scored = self._scored_baselines()
-        _, _, best = self._best_baseline()
-        spread = max(each[0][0] for each in scored) - min(each[0][0] for each in scored)
+        """Make the proposer, started from what scored best."""
+        starts = self._starts()
+        values = [each.value for each in starts]
+        error = NEARBY * (max(values) - min(values))
         known = [
-            (match.start, told if match.point is not None else _about(told, NEARBY * spread))
-            for _, told, match in scored
+            (each.nearest, each.told if each.is_exact else _about(each.told, error))
+            for each in starts
         ]
-        own = [values[0] for values, _, each in scored if each.kind != "start"]
-        level = max(own, default=scored[0][0][0])
+        # What hints are relative to: :func:`evomerge.search.warm_start.warm_start`.
+        own = [each.value for each in starts if each.kind not in ("start", "climbed")]
+        level = max(own, default=values[0])
         known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
-        start = best.start
+        start = self._best_start().nearest
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         settings = self._settle_optimizer(num)
         if settings.items is not None:
-            left = max(settings.items - self._climb_items, 1)
+            left = max(settings.items - self._ascent.spent, 1)
             settings = settings.model_copy(update={"items": left})
         return make_proposer(
             self._space,
@@ -330,7 +310,7 @@ class Driver:
             return Landed(outcome, None, reason=" ".join(str(error).split()))
 
     def _baseline_records(self) -> list[TrialRecord]:
-        return [r for r in self._study.records.values() if r.kind != "proposed"]
+        return [record for record in self._study.records.values() if record.is_baseline]
 
 
 def _about(told: Told, error: float) -> Told:

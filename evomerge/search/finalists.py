@@ -20,7 +20,9 @@ def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     """Return the ``count`` best candidates by what the search raised, best first.
 
     The methods' usual values are a point of the space: they may win. Candidates that violate a
-    constraint on the search items come after all that hold, the least violation first.
+    constraint on the search items come after all that hold, the least violation first. Where the
+    climb led is always among several: nobody chose it among many for its score on these items, so
+    they flatter it less than the others.
 
     Raises:
         StudyError: if no candidate has a score.
@@ -40,9 +42,11 @@ def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     violating = [record for record in candidates if record.violation]
     violating.sort(key=lambda record: record.violation)
     if holding and len(holding[0].values or ()) > 1:
-        baselines = [r.values for r in study.records.values() if r.kind != "proposed" and r.values]
+        baselines = [r.values for r in study.records.values() if r.is_baseline and r.values]
         holding = _spread(holding, baselines, count)
-    return (holding + violating)[:count]
+    chosen = (holding + violating)[:count]
+    climbed = [record for record in holding[count:] if record.kind == "climbed"]
+    return [*chosen[:-1], *climbed] if climbed and count > 1 else chosen
 
 
 def _spread(
@@ -109,7 +113,7 @@ def compare_with_baselines(
     mine = ItemScores.from_parquet(directory.items(winner.number, "holdout"))
     found = []
     for record in study.records.values():
-        if record.kind == "proposed" or record.holdout is None or record.number == winner.number:
+        if not record.is_baseline or record.holdout is None or record.number == winner.number:
             continue
         theirs = ItemScores.from_parquet(directory.items(record.number, "holdout"))
         found.append(VersusBaseline(record, compare(mine, theirs, objective)))

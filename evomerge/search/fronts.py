@@ -110,7 +110,7 @@ def make_fronts(
     holding = [record for record in finalists if holds(record)] or list(finalists[:1])
     values = {r.number: r.holdout.reported for r in trials if r.holdout is not None}
     front = pareto_front(holding, values)
-    baselines = [r for r in trials if r.kind != "proposed" and r.holdout is not None]
+    baselines = [r for r in trials if r.is_baseline and r.holdout is not None]
     surpassed = {
         record.number: tuple(
             other.label
@@ -119,7 +119,7 @@ def make_fronts(
         )
         for record in front
     }
-    scored = [*baselines, *(r for r in finalists if r.kind == "proposed")]
+    scored = [*baselines, *(r for r in finalists if not r.is_baseline)]
     return Fronts(
         tuple(search_front(trials)),
         tuple(front),
@@ -146,11 +146,11 @@ def _cover(
 ) -> Coverage:
     """Measure the volume that trials cover, baselines first."""
     scored = {r.number: s.reported for r in trials if (s := summary(r)) is not None}
-    is_baseline = {r.number: r.kind != "proposed" for r in trials}
+    is_baseline = {r.number: r.is_baseline for r in trials}
     floor = [values for number, values in scored.items() if is_baseline[number]]
     # There may be no baseline with held-out scores; then nothing is below the trials themselves.
     reference = tuple(np.min(floor or list(scored.values()), axis=0).tolist())
-    ordered = sorted(trials, key=lambda record: (record.kind == "proposed", record.number))
+    ordered = sorted(trials, key=lambda record: (not record.is_baseline, record.number))
     points = {r.number: scored[r.number] for r in ordered if r.number in scored and counts(r)}
     exact = is_quick(list(points.values()))
     measure = volume_steps if exact else estimated_steps

@@ -14,6 +14,7 @@ from evomerge.evaluation import TaskSet
 from evomerge.proposers import check_user_class, choose
 from evomerge.recipe import Recipe, load_recipe, without_effect
 from evomerge.search.baselines import baselines
+from evomerge.search.climb import plan_climb
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.space import AUTO, Dimension, Space, load_space, usual_point
@@ -116,7 +117,7 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
             _plan(recipe, checkpoints, found, quiet=True)
     _inspect_tasks(space, found, code_confirmed=code_confirmed)
     _inspect_constraints(space, found)
-    _inspect_search(space, found)
+    _inspect_optimizer(space, found)
     return found
 
 
@@ -260,6 +261,19 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
             beside = f"{tasks.tasks[name].metric_name} and " if smooth.is_blended else ""
             guide = f", guided by {beside}{smooth.kind}"
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items{guide}")
+    _inspect_climb(space, tasks, facts, found)
+
+
+def _inspect_climb(space: Space, tasks: TaskSet, facts: ObjectiveFacts, found: Inspection) -> None:
+    items = {name: len(ids) for name, ids in tasks.items("search").items()}
+    spent = len(baselines(space)) * sum(items.values())
+    try:
+        plan = plan_climb(space, facts, items, tasks.climbable, spent)
+    except EvomergeError as error:
+        found.problems.append(str(error))
+        return
+    what = f"{plan.steps} steps of {plan.items} items a task" if plan.steps else "none"
+    found.facts.append(f"climb: {what} ({plan.reason})")
 
 
 def _inspect_constraints(space: Space, found: Inspection) -> None:
@@ -273,7 +287,7 @@ def _inspect_constraints(space: Space, found: Inspection) -> None:
         found.facts.append(f"constraint: {task} at least {at_least}")
 
 
-def _inspect_search(space: Space, found: Inspection) -> None:
+def _inspect_optimizer(space: Space, found: Inspection) -> None:
     settings = space.document.search
     try:
         check_user_class(settings.optimizer, space.origin.folder)

@@ -94,7 +94,7 @@ def search_scores(
         path = directory.items(record.number, "search")
         if record.search is not None:
             found[record.number] = record.search.tasks
-        elif record.kind != "proposed" and record.state == "failed" and path.is_file():
+        elif record.is_baseline and record.state == "failed" and path.is_file():
             found[record.number] = ItemScores.from_parquet(path).tasks(seed)
     return found
 

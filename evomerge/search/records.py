@@ -9,10 +9,10 @@ from evomerge.space import Value
 
 __all__ = ["CANDIDATES", "Kind", "State", "Summary", "TrialRecord"]
 
-Kind = Literal["proposed", "parent", "base", "average", "default", "start"]
-"""``proposed`` came from the proposer; the others are baselines."""
+Kind = Literal["proposed", "climbed", "parent", "base", "average", "default", "start"]
+"""``proposed`` came from the proposer, ``climbed`` from the climb; the others are baselines."""
 
-CANDIDATES: tuple[Kind, ...] = ("proposed", "default", "start")
+CANDIDATES: tuple[Kind, ...] = ("proposed", "climbed", "default", "start")
 """Kinds of trials that may win: points of the space, and recipes that the user gave."""
 
 State = Literal["running", "complete", "failed", "pruned"]
@@ -133,6 +133,11 @@ class TrialRecord:
     holdout_seconds: Mapping[str, float] = field(default_factory=dict)
     worker: int = 0
     scored_items: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether candidates are measured against it: nobody searched for it."""
+        return self.kind not in ("proposed", "climbed")
 
     @property
     def values(self) -> tuple[float, ...] | None:

@@ -77,8 +77,8 @@ class RunResult:
 
     @property
     def baselines(self) -> tuple[TrialRecord, ...]:
-        """The trials nobody proposed."""
-        return tuple(record for record in self.trials if record.kind != "proposed")
+        """The trials nobody searched for."""
+        return tuple(record for record in self.trials if record.is_baseline)
 
     @property
     def item_evaluations(self) -> int:

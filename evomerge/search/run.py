@@ -219,7 +219,7 @@ def _for_holdout(study: Study, finalists: list[TrialRecord]) -> list[TrialRecord
     """Return the finalists and every baseline that has a score, each once."""
     chosen = {record.number: record for record in finalists}
     for record in study.records.values():
-        if record.kind != "proposed" and record.state == "complete":
+        if record.is_baseline and record.state == "complete":
             chosen.setdefault(record.number, record)
     return list(chosen.values())
 

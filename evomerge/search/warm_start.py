@@ -114,7 +114,7 @@ def _hints(
     baselines = [
         record.value
         for record in earlier.study.records.values()
-        if record.kind not in ("proposed", "start") and record.value is not None
+        if record.is_baseline and record.kind != "start" and record.value is not None
     ]
     if not baselines or not shared:
         return ()

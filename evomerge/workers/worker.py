@@ -75,11 +75,7 @@ class Worker:
             members=self._tasks.members,
             smooth=tuple(guides),
             blended=tuple(name for name, smooth in guides.items() if smooth.is_blended),
-            climbable=tuple(
-                name
-                for name, smooth in guides.items()
-                if smooth.kind == "gold_probability" and spec.evaluation.backend == "hf"
-            ),
+            climbable=self._tasks.climbable if spec.evaluation.backend == "hf" else (),
         )
 
     def evaluate(self, assignment: Assignment) -> Outcome | Sloped:

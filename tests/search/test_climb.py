@@ -1,14 +1,20 @@
 """A run that climbs before it searches: its cost, its refusals, the same after a kill."""
 
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import evomerge
 from evomerge.errors import EvomergeError
-from evomerge.search import SilentMonitor, open_run
+from evomerge.evaluation import Estimate
+from evomerge.search import SilentMonitor, inspect_file, open_run
 from evomerge.search.climb import COST, Climb, ClimbState, plan_climb
+from evomerge.search.finalists import choose_finalists
+from evomerge.search.objectives import ObjectiveFacts
+from evomerge.search.records import Summary, TrialRecord
 from evomerge.space import ClimbSettings, parse_space
 from evomerge.workers import Failed, PoolInfo, Sloped
 from evomerge.workers.local import LocalPool
@@ -33,6 +39,11 @@ def info(items=40, climbable=TASKS):
         ids={"search": {name: tuple(f"{name}{i}" for i in range(items)) for name in TASKS}},
         climbable=climbable,
     )
+
+
+def plan(space, climbable=TASKS):
+    facts = ObjectiveFacts.from_info(info())
+    return plan_climb(space, facts, info().items["search"], climbable, 0)
 
 
 def space_with(folder, *, tasks=None, recipe=None, evaluation=None, **search):
@@ -85,7 +96,7 @@ def test_the_climb_stands_between_baselines_and_search(run):
     assert [done for done, _, _ in watch.steps] == list(range(1, STEPS + 1))
     assert [value for _, _, value in watch.steps] == state(path)["values"]
     kinds = [(record[1], record[2]) for record in trials(path)]
-    assert kinds[6] == ("start", "climbed")
+    assert kinds[6] == ("climbed", "climbed")
     assert {kind for kind, _ in kinds[7:]} == {"proposed"}
 
 
@@ -97,6 +108,45 @@ def test_the_result_is_the_mean_of_the_last_half_and_has_a_point(run):
     mean = np.array(kept["total"]) / (STEPS // 2)
     assert space.to_unit(record.point) == pytest.approx(mean)
     assert record.recipe == space.decode(record.point).to_dict()
+
+
+def test_where_it_leads_is_a_finalist_and_no_baseline(run):
+    path, _ = run
+    result = read_result(path)
+    assert 6 in [each["trial"] for each in result["finalists"]]
+    assert 6 not in [each["trial"] for each in result["baselines"]]
+    assert "climbed" not in [each["baseline"] for each in result["comparisons"]]
+
+
+def finished(number, kind, value):
+    scores = Summary(Estimate(value, 0.01, 9), {})
+    return TrialRecord(number, kind, f"trial {number}", "complete", {}, search=scores)
+
+
+@pytest.mark.parametrize(
+    ("climbed", "count", "chosen"),
+    [
+        (0.2, 3, [5, 4, 0]),
+        (0.45, 3, [5, 0, 4]),
+        (0.2, 1, [5]),
+        (0.9, 1, [0]),
+        (0.2, 9, [5, 4, 3, 0]),
+    ],
+)
+def test_it_is_always_among_several_finalists(climbed, count, chosen):
+    records = [finished(0, "climbed", climbed)]
+    records += [finished(number, "proposed", number / 10) for number in (3, 4, 5)]
+    study = SimpleNamespace(records={record.number: record for record in records})
+    assert [record.number for record in choose_finalists(study, count)] == chosen
+
+
+def test_a_climb_that_violates_a_constraint_has_no_such_place():
+    records = [finished(number, "proposed", number / 10) for number in (3, 4, 5)]
+    climbed = finished(0, "climbed", 0.2)
+    violated = replace(climbed.search, violations={"task": 0.1})
+    records.append(replace(climbed, search=violated))
+    study = SimpleNamespace(records={record.number: record for record in records})
+    assert [record.number for record in choose_finalists(study, 3)] == [5, 4, 3]
 
 
 def test_the_climb_improves_the_probability_of_the_gold_answers(folder):
@@ -244,14 +294,14 @@ def test_what_cannot_be_climbed_is_refused_or_left_alone(tmp_path, options, reas
     with pytest.raises(EvomergeError, match=f"search.climb.*cannot be climbed: .*{reason}"):
         space_with(tmp_path, **options)
     space = space_with(tmp_path, climb="auto", **options)
-    assert plan_climb(space, info(), 0).steps == 0
+    assert plan(space).steps == 0
 
 
 @pytest.mark.parametrize("objective", ["min", ["playground_add", "playground_sort"]])
 def test_objectives_that_are_no_weighted_sum_are_not_climbed(tmp_path, objective):
     space = space_with(tmp_path, climb="auto", trials=500, optimizer="auto")
     data = space.document.model_dump(mode="json", exclude_unset=True) | {"objective": objective}
-    assert plan_climb(parse_space(data), info(), 0).steps == 0
+    assert plan(parse_space(data)).steps == 0
     data["search"]["climb"] = True
     with pytest.raises(EvomergeError, match="only one weighted_sum is climbed"):
         parse_space(data)
@@ -260,9 +310,9 @@ def test_objectives_that_are_no_weighted_sum_are_not_climbed(tmp_path, objective
 def test_a_task_that_turns_out_to_have_no_gold_answer_is_refused(tmp_path):
     explicit = space_with(tmp_path)
     with pytest.raises(EvomergeError, match="task 'playground_sort' has no gold answer"):
-        plan_climb(explicit, info(climbable=("playground_add",)), 0)
+        plan(explicit, climbable=("playground_add",))
     auto = space_with(tmp_path, climb="auto", trials=500)
-    assert plan_climb(auto, info(climbable=("playground_add",)), 0).steps == 0
+    assert plan(auto, climbable=("playground_add",)).steps == 0
 
 
 def test_settings_are_checked(tmp_path):
@@ -286,10 +336,10 @@ def test_settings_are_checked(tmp_path):
 )
 def test_auto_takes_at_most_a_third_of_the_budget(tmp_path, search, wanted):
     space = space_with(tmp_path, **{"climb": "auto", "trials": None, **search})
-    plan = plan_climb(space, info(), 0)
-    assert (plan.steps, plan.items) == wanted
+    found = plan(space)
+    assert (found.steps, found.items) == wanted
     budget = min(search.get("items", 10**9), search.get("trials", 10**9) * 80)
-    assert COST * 2 * plan.steps * plan.items <= budget / 3
+    assert COST * 2 * found.steps * found.items <= budget / 3
 
 
 class Notes:
@@ -359,3 +409,18 @@ def test_a_failure_is_kept_and_is_no_result(tmp_path):
 def test_workers_without_gradients_are_left_alone(harness):
     run = harness(climb="auto")
     assert len(run.drive(InstantPool()).records) == 30
+
+
+@pytest.mark.parametrize(
+    ("climb", "fact"),
+    [
+        ("auto", "climb: 10 steps of 8 items a task (fits into 33% of the budget)"),
+        (False, "climb: none (search.climb is false)"),
+        (CLIMB, "climb: 6 steps of 8 items a task (search.climb asks for it)"),
+    ],
+)
+def test_check_says_what_the_climb_will_be(tmp_path, climb, fact):
+    # 20 search items a task; 6 baselines of 40 items: a third of 36 trials is 480 item evaluations.
+    evaluation = {"search_items": 20, "holdout_items": 20}
+    space_with(tmp_path, climb=climb, trials=42, evaluation=evaluation)
+    assert fact in inspect_file(tmp_path / "space.yml").facts
