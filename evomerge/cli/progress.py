@@ -113,7 +113,7 @@ class PlainDisplay:
     def climbed(self, value: float, *, done: float, total: float) -> None:
         """Take one step of a climb and show it."""
         self._done, self._total = done, total
-        self._say(f"[{done:>3.0f}/{total:.0f}] climb: mean probability of gold answers {value:.3f}")
+        self._say(f"[{done:>3.0f}/{total:.0f}] climb: expected score {value:.3f}")
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Take one result and show it."""

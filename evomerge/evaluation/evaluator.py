@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, nearest
+from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.hf import LiveModel
 from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
 from evomerge.evaluation.model import MemoryExhaustedError, ScoringModel
@@ -64,19 +65,23 @@ class Evaluator:
                     raise
 
     def gold_gradient(
-        self, split: Split, items: Mapping[str, Sequence[str]] | None = None
+        self,
+        split: Split,
+        items: Mapping[str, Sequence[str]] | None = None,
+        worth: Mapping[str, Logistic] | None = None,
     ) -> "Gradient":
-        """Return the slope of the gold answers' probability along each of the live parameters.
+        """Return the slope of what the gold answers' probability is worth along each parameter.
 
         Args:
             split: ``"search"`` or ``"holdout"``.
             items: As for ``score``.
+            worth: Task -> what its probabilities are worth; without, they count as they are.
 
         Raises:
             EvaluationError: if an item is not in the split, a task has no such probability, the
                 backend has no gradients, or the model gives NaN or infinity.
         """
-        from evomerge.evaluation.gradients import GoldGradient
+        from evomerge.evaluation.gradients import GoldGradient, Part
 
         wanted = self._wanted(split, items)
         if self._gradient is None:
@@ -91,7 +96,8 @@ class Evaluator:
                 raise EvaluationError(f"task {name!r} has no probability of a gold answer to climb")
             questions = [smooth.question(self._requests[name][item]) for item in ids]
             share = weights[name] / len(ids)
-            parts += [(each, share) for each in questions if each is not None]
+            mine = None if worth is None else worth.get(name)
+            parts += [Part(each, share, mine) for each in questions if each is not None]
         return self._gradient.of(parts)
 
     def _run(self, chosen: Mapping[str, Mapping[str, Requests]]) -> ItemScores:

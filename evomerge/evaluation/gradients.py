@@ -1,4 +1,6 @@
-"""The slope of the gold answers' probability along every live parameter, by one backward pass.
+"""The slope of what the gold answers' probability is worth along every live parameter.
+
+By one backward pass.
 
 Imports torch; ``Evaluator.gold_gradient`` imports it when a gradient is asked for.
 """
@@ -13,12 +15,13 @@ from pathlib import Path
 import torch
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.hf import LiveModel
 from evomerge.evaluation.lm_eval_requests import quiet
 from evomerge.evaluation.lm_eval_smooth import GoldQuestion
 from evomerge.evaluation.model import MemoryExhaustedError
 
-__all__ = ["GoldGradient", "Gradient"]
+__all__ = ["GoldGradient", "Gradient", "Part"]
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +30,21 @@ MOST_ANSWERS = 16
 
 Tokens = tuple[list[int], list[int]]
 """Token ids of a prompt and of an answer."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A question's part in the sum.
+
+    Attributes:
+        question: The question.
+        weight: How much it counts.
+        worth: What the probability of its gold answer is worth; None means itself.
+    """
+
+    question: GoldQuestion
+    weight: float
+    worth: Logistic | None = None
 
 
 @dataclass(frozen=True)
@@ -54,13 +72,13 @@ class GoldGradient:
         self._live = live
         self._batch = min(live.batch_size, MOST_ANSWERS)
 
-    def of(self, parts: Sequence[tuple[GoldQuestion, float]]) -> Gradient:
-        """Return the weighted sum of the questions' probabilities, with its slopes.
+    def of(self, parts: Sequence[Part]) -> Gradient:
+        """Return the weighted sum of what the probabilities are worth, with its slopes.
 
         Where memory runs out, it goes on with smaller batches: at least one question each.
 
         Args:
-            parts: Questions with their weights.
+            parts: What is summed.
 
         Raises:
             EvaluationError: if the sum is not finite, or there is no room for the slopes.
@@ -93,27 +111,24 @@ class GoldGradient:
                 f"{free / 2**30:.1f} GiB are free"
             )
 
-    def _of(self, parts: Sequence[tuple[GoldQuestion, float]]) -> Gradient:
-        encoded = [
-            (self._live.lm.encode_answers(question.instances), question, weight)
-            for question, weight in parts
-        ]
-        encoded.sort(key=lambda part: -max(len(c) + len(a) for c, a in part[0]))
+    def _of(self, parts: Sequence[Part]) -> Gradient:
+        encoded = [(self._live.lm.encode_answers(part.question.instances), part) for part in parts]
+        encoded.sort(key=lambda each: -max(len(c) + len(a) for c, a in each[0]))
         value = 0.0
         with quiet(), self._thawed(), torch.enable_grad():
             for batch in self._batches(encoded):
-                likelihoods = self._likelihoods([pair for pairs, _, _ in batch for pair in pairs])
-                shares = torch.split(likelihoods, [len(pairs) for pairs, _, _ in batch])
-                probabilities = [
-                    _probability(question, share) * weight
-                    for (_, question, weight), share in zip(batch, shares, strict=True)
+                likelihoods = self._likelihoods([pair for pairs, _ in batch for pair in pairs])
+                shares = torch.split(likelihoods, [len(pairs) for pairs, _ in batch])
+                worths = [
+                    _worth(part, share) * part.weight
+                    for (_, part), share in zip(batch, shares, strict=True)
                 ]
-                total = torch.stack(probabilities).sum()
+                total = torch.stack(worths).sum()
                 value += total.item()
                 total.backward()  # type: ignore[no-untyped-call]
             if not math.isfinite(value):
                 raise EvaluationError(
-                    f"the gold answers' probability is {value}: the candidate's weights overflow "
+                    f"what the gold answers are worth is {value}: the candidate's weights overflow "
                     "or are damaged"
                 )
             return Gradient(value, self._by_name())
@@ -132,17 +147,17 @@ class GoldGradient:
                 each.grad = None
 
     def _batches(
-        self, encoded: Sequence[tuple[list[Tokens], GoldQuestion, float]]
-    ) -> Iterator[list[tuple[list[Tokens], GoldQuestion, float]]]:
+        self, encoded: Sequence[tuple[list[Tokens], Part]]
+    ) -> Iterator[list[tuple[list[Tokens], Part]]]:
         """Yield questions whose answers together are no more than a batch; one at least."""
-        batch: list[tuple[list[Tokens], GoldQuestion, float]] = []
+        batch: list[tuple[list[Tokens], Part]] = []
         count = 0
-        for part in encoded:
-            if batch and count + len(part[0]) > self._batch:
+        for each in encoded:
+            if batch and count + len(each[0]) > self._batch:
                 yield batch
                 batch, count = [], 0
-            batch.append(part)
-            count += len(part[0])
+            batch.append(each)
+            count += len(each[0])
         if batch:
             yield batch
 
@@ -197,10 +212,14 @@ def _free_memory() -> int | None:
     return sizes[0] * 1024 if sizes else None
 
 
-def _probability(question: GoldQuestion, likelihoods: torch.Tensor) -> torch.Tensor:
-    """Return the probability of the likeliest right answer."""
-    gold = list(question.gold)
-    if question.scales is None:
-        return likelihoods[gold].max().exp()
-    scales = torch.tensor(question.scales, device=likelihoods.device)
-    return torch.softmax(likelihoods / scales, 0)[gold].max()
+def _worth(part: Part, likelihoods: torch.Tensor) -> torch.Tensor:
+    """Return what the probability of the likeliest right answer is worth."""
+    gold, scales = list(part.question.gold), part.question.scales
+    if scales is not None:
+        likelihoods = torch.log_softmax(
+            likelihoods / torch.tensor(scales, device=likelihoods.device), 0
+        )
+    likeliest = likelihoods[gold].max()
+    if part.worth is None:
+        return likeliest.exp()
+    return torch.sigmoid(part.worth.slope * (likeliest - part.worth.middle))

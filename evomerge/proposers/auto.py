@@ -27,18 +27,29 @@ class Choice:
     reason: str
 
 
-def choose(space: UnitSpace, settings: SearchSettings, num_objectives: int = 1) -> Choice:
+def choose(
+    space: UnitSpace,
+    settings: SearchSettings,
+    num_objectives: int = 1,
+    *,
+    items_per_trial: int | None = None,
+) -> Choice:
     """Choose an optimizer.
 
-    A budget in items or seconds counts as 100 trials. The choice follows the budget, so a run that
-    is continued with a larger one keeps the choice it began with.
+    A budget in items counts as the trials that it pays for without early stops, one in seconds as
+    100. The choice follows the budget, so a run that is continued with a larger one keeps the
+    choice it began with.
 
     Args:
         space: What is searched.
         settings: The budget.
         num_objectives: How many numbers are raised.
+        items_per_trial: Search items of all tasks; without, items count as 100 trials too.
     """
-    trials = settings.trial_limit or _DEFAULT_TRIALS
+    limits = [] if settings.trial_limit is None else [settings.trial_limit]
+    if settings.items is not None and items_per_trial:
+        limits.append(max(settings.items // items_per_trial, 1))
+    trials = min(limits, default=_DEFAULT_TRIALS)
     count = len(space.dimensions)
     if num_objectives > 1:
         what = f"{num_objectives} objectives in {trials} trials"

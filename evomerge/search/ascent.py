@@ -1,7 +1,8 @@
 """The climb of a run: begun once, kept in the study after every step, scored where it leads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from evomerge.evaluation.calibration import Logistic
 from evomerge.search.climb import Climb, ClimbState, plan_climb
 from evomerge.search.dispatch import Dispatcher
 from evomerge.search.flights import Flights, Landed
@@ -45,7 +46,8 @@ class Ascent:
     ) -> None:
         self._space = space
         self._info = info
-        self._plan(0)  # what is wrong with it shows now
+        self._plan(0, None)  # what is wrong with it shows now
+        self._judge = judge
         self._ledger = ledger
         self._study = ledger.study
         self._monitor = monitor
@@ -87,10 +89,12 @@ class Ascent:
         if unit is not None:
             self._score(self._space.from_unit(unit))
 
-    def _plan(self, baseline_items: int) -> ClimbState:
+    def _plan(self, baseline_items: int, worth: Mapping[str, Logistic] | None) -> ClimbState:
         info = self._info
-        facts = ObjectiveFacts.from_info(info)
-        return plan_climb(self._space, facts, info.items["search"], info.climbable, baseline_items)
+        facts, items = ObjectiveFacts.from_info(info), info.items["search"]
+        return plan_climb(
+            self._space, facts, items, info.climbable, spent=baseline_items, worth=worth
+        )
 
     def _prepare(self, start: Point, baseline_items: int) -> Climb | None:
         """Return the climb that the run began with, or begins with now; None if it has none."""
@@ -102,14 +106,14 @@ class Ascent:
         if is_searching and (self._state is None or not self._state.ended):
             return None  # what was proposed did not know of it
         if self._state is None:
-            self._state = self._plan(baseline_items)
+            self._state = self._plan(baseline_items, self._judge.worth)
             if not self._state.steps:
                 self._study.set_attribute("climb", self._state.to_dict())
         if not self._state.steps:
             return None
         climb = Climb(self._space, self._info, self._study, self._state)
         if kept is None:
-            climb.begin(self._space.to_unit(start))
+            climb.begin(self._space.to_unit(start), self._judge.worth)
             self._monitor.note(
                 f"climb: {self._state.steps} steps of {self._state.items} items a task "
                 f"({self._state.reason})"

@@ -4,7 +4,7 @@ A score says how good one point is; a backward pass says of every searched value
 is up. What it costs more does not grow with their number.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from evomerge.errors import EvomergeError, SpaceError
+from evomerge.evaluation.calibration import Logistic
 from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.study import Study
 from evomerge.space import ClimbSettings, Space, climb_obstacle
@@ -22,7 +23,7 @@ __all__ = ["COST", "Climb", "ClimbState", "plan_climb", "summarize_climb"]
 COST = 3
 """Item evaluations that a forward and a backward pass for one item count as."""
 
-SHARE = 1 / 3
+SHARE = 2 / 3
 """Of the budget after the baselines that ``auto`` spends at most."""
 FEWEST_STEPS = 10
 FEWEST_ITEMS = 8
@@ -51,11 +52,12 @@ class ClimbState:
         items: Search items a task and step.
         rate: See :class:`evomerge.space.ClimbSettings`.
         reason: What was chosen and why.
+        worth: Task -> what its gold answers' probability is worth, as ``Logistic`` in plain form.
         point: Where it stands in the unit cube.
         mean: Adam's first moment.
         square: Adam's second moment.
         total: Sum of the points of the last half.
-        values: The mean probability before each step, on the step's items.
+        values: The weighted sum of what the step's gold answers are worth, before each step.
         spent: Item evaluations that it counts as so far.
         failed: Why it ended early.
     """
@@ -64,6 +66,7 @@ class ClimbState:
     items: int = 0
     rate: float = 0.0
     reason: str = ""
+    worth: dict[str, dict[str, float]] = field(default_factory=dict)
     point: list[float] = field(default_factory=list)
     mean: list[float] = field(default_factory=list)
     square: list[float] = field(default_factory=list)
@@ -104,7 +107,9 @@ def plan_climb(
     facts: ObjectiveFacts,
     items: Mapping[str, int],
     climbable: Collection[str],
+    *,
     spent: int,
+    worth: Mapping[str, Logistic] | None = None,
 ) -> ClimbState:
     """Return what the settings and the budget give; a climb of 0 steps if it does nothing.
 
@@ -114,6 +119,7 @@ def plan_climb(
         items: Task -> number of its search items.
         climbable: Tasks with a probability of the gold answer to climb.
         spent: Item evaluations of the baselines.
+        worth: Task -> what its gold answers' probability is worth; None while nobody knows.
 
     Raises:
         SpaceError: if the settings ask for a climb that cannot be.
@@ -130,13 +136,43 @@ def plan_climb(
         if obstacle is not None:
             where = space.origin.where("search", "climb")
             raise SpaceError(f"{where}: this space cannot be climbed: {obstacle}; leave it out")
-        return ClimbState(wanted.steps, wanted.items, wanted.rate, "search.climb asks for it")
+        return _shorten(wanted, space, [items[task] for task in _tasks(space, facts)], spent)
+    if obstacle is None and worth is not None:
+        left = [t for t in _tasks(space, facts) if t in facts.blended and t not in worth]
+        if left:
+            obstacle = (
+                f"what the baselines got on {left[0]!r} does not rise with the probability of its "
+                "gold answers"
+            )
     if obstacle is not None:
         return ClimbState(0, reason=obstacle)
     affordable = _affordable(space, sum(items.values()), spent)
     if affordable is None:
         return ClimbState(0, reason="nobody knows how many items the given seconds are good for")
     return _fit(affordable, len(_tasks(space, facts)))
+
+
+def _shorten(wanted: ClimbSettings, space: Space, sizes: Sequence[int], spent: int) -> ClimbState:
+    """Return the climb that is asked for, with no more steps than the budget of items pays for.
+
+    Args:
+        wanted: What is asked for.
+        space: The space.
+        sizes: Search items of each task that is climbed.
+        spent: Item evaluations of the baselines.
+    """
+    steps, reason = wanted.steps, "search.climb asks for it"
+    budget = space.document.search.items
+    if budget is not None:
+        # Where it leads has to be scored, too.
+        left = budget - spent - sum(sizes)
+        each = COST * sum(min(wanted.items, size) for size in sizes)
+        if left < steps * each:
+            steps = max(left // each, 0)
+            reason = f"search.climb asks for {wanted.steps}; search.items pays for no more"
+    if steps < 2:
+        return ClimbState(0, reason="search.items leaves nothing for the climb")
+    return ClimbState(steps, wanted.items, wanted.rate, reason)
 
 
 def _affordable(space: Space, whole: int, spent: int) -> int | None:
@@ -157,7 +193,7 @@ def _fit(affordable: int, num_tasks: int) -> ClimbState:
     if steps < FEWEST_STEPS:
         return ClimbState(
             0,
-            reason=f"{affordable} item evaluations, a third of the budget, are too few for "
+            reason=f"{affordable} item evaluations, {SHARE:.0%} of the budget, are too few for "
             f"{FEWEST_STEPS} steps of {FEWEST_ITEMS} items a task",
         )
     return ClimbState(steps, items, usual.rate, f"fits into {SHARE:.0%} of the budget")
@@ -189,9 +225,15 @@ class Climb:
         tasks = _tasks(space, ObjectiveFacts.from_info(info))
         self._items = {task: info.ids["search"][task] for task in tasks}
 
-    def begin(self, point: list[float]) -> None:
-        """Start at a point of the unit cube."""
+    def begin(self, point: list[float], worth: Mapping[str, Logistic] | None = None) -> None:
+        """Start.
+
+        Args:
+            point: In the unit cube.
+            worth: Task -> what the probability of its gold answers is worth; without, itself.
+        """
         zeros = [0.0] * len(point)
+        self.state.worth = {task: asdict(each) for task, each in (worth or {}).items()}
         self.state.point = [min(max(each, 0.0), 1.0) for each in point]
         self.state.mean, self.state.square, self.state.total = zeros, zeros, zeros
         self._keep()
@@ -208,6 +250,7 @@ class Climb:
                 "search",
                 self._batch(),
                 tuple(self._recipe(here + way) for way in np.diag(ways)),
+                {task: Logistic(**each) for task, each in state.worth.items()},
             )
         except EvomergeError as error:
             return self._fail(" ".join(str(error).split()))

@@ -38,6 +38,12 @@ from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored
 
 __all__ = ["Driver"]
 
+CLIMBED_STEP = 0.25
+"""First step of CMA-ES from where a climb led, as a share of ``sigma``.
+
+What is far from there and still looks better is more often flattered by the very items.
+"""
+
 NEARBY = 0.05
 """Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
 
@@ -245,10 +251,13 @@ class Driver:
         level = max(own, default=values[0])
         known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
-        start = self._best_start().nearest
+        best = self._best_start()
+        start, is_climbed = best.nearest, best.kind == "climbed"
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
         settings = self._settle_optimizer(num)
+        if is_climbed:
+            settings = settings.model_copy(update={"sigma": settings.sigma * CLIMBED_STEP})
         if settings.items is not None:
             left = max(settings.items - self._ascent.spent, 1)
             settings = settings.model_copy(update={"items": left})
@@ -259,7 +268,7 @@ class Driver:
             known=known,
             num_objectives=num,
             folder=self._space.origin.folder,
-            plan=self._plan(settings, known, num),
+            plan=self._plan(settings, known, num, is_climbed=is_climbed),
         )
 
     def _settle_optimizer(self, num_objectives: int) -> SearchSettings:
@@ -268,14 +277,20 @@ class Driver:
             return self._settings
         kept = self._study.attributes.get("optimizer")
         if kept is None:
-            choice = choose(self._space, self._settings, num_objectives)
+            whole = sum(self._info.items["search"].values())
+            choice = choose(self._space, self._settings, num_objectives, items_per_trial=whole)
             kept = {"name": choice.name, "reason": choice.reason}
             self._study.set_attribute("optimizer", kept)
         self._monitor.note(f"optimizer {kept['name']}: {kept['reason']}")
         return self._settings.model_copy(update={"optimizer": kept["name"]})
 
     def _plan(
-        self, settings: SearchSettings, known: Sequence[tuple[Point, Told]], num: int
+        self,
+        settings: SearchSettings,
+        known: Sequence[tuple[Point, Told]],
+        num: int,
+        *,
+        is_climbed: bool,
     ) -> StagePlan:
         """Return the stages that the run began with: another budget does not change them."""
         kept = self._study.attributes.get("stages")
@@ -283,6 +298,8 @@ class Driver:
             return StagePlan.from_dict(kept)
         if any(record.kind == "proposed" for record in self._study.records.values()):
             plan = StagePlan((), "no stages: the run was begun without")
+        elif is_climbed and settings.stages == "auto":
+            plan = StagePlan((), "no stages: the climb has moved every value alone already")
         else:
             plan = plan_for(self._space, settings, known, num)
         self._study.set_attribute("stages", plan.to_dict())

@@ -115,9 +115,11 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
             _memory(plan, checkpoints, space, found)
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
-    _inspect_tasks(space, found, code_confirmed=code_confirmed)
+    tasks = _load_tasks(space, found, code_confirmed=code_confirmed)
+    if tasks is not None:
+        _inspect_tasks(space, tasks, found)
     _inspect_constraints(space, found)
-    _inspect_optimizer(space, found)
+    _inspect_optimizer(space, tasks, found)
     return found
 
 
@@ -227,14 +229,15 @@ def _memory(
     )
 
 
-def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> None:
+def _load_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> TaskSet | None:
+    """Load the tasks; None if that cannot be."""
     document = space.document
     if document.evaluation.backend == "vllm" and find_spec("vllm") is None:
         found.notes.append(
             "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
         )
     try:
-        tasks = TaskSet.load(
+        return TaskSet.load(
             document.tasks,
             document.evaluation,
             seed=document.search.seed,
@@ -247,7 +250,10 @@ def _inspect_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> 
             found.notes.append(text)
         else:
             found.problems.append(text)
-        return
+        return None
+
+
+def _inspect_tasks(space: Space, tasks: TaskSet, found: Inspection) -> None:
     facts = ObjectiveFacts(tasks.objective.weights, tasks.members)
     try:
         make_objectives(space, facts)
@@ -268,7 +274,7 @@ def _inspect_climb(space: Space, tasks: TaskSet, facts: ObjectiveFacts, found: I
     items = {name: len(ids) for name, ids in tasks.items("search").items()}
     spent = len(baselines(space)) * sum(items.values())
     try:
-        plan = plan_climb(space, facts, items, tasks.climbable, spent)
+        plan = plan_climb(space, facts, items, tasks.climbable, spent=spent)
     except EvomergeError as error:
         found.problems.append(str(error))
         return
@@ -287,7 +293,7 @@ def _inspect_constraints(space: Space, found: Inspection) -> None:
         found.facts.append(f"constraint: {task} at least {at_least}")
 
 
-def _inspect_optimizer(space: Space, found: Inspection) -> None:
+def _inspect_optimizer(space: Space, tasks: TaskSet | None, found: Inspection) -> None:
     settings = space.document.search
     try:
         check_user_class(settings.optimizer, space.origin.folder)
@@ -295,7 +301,8 @@ def _inspect_optimizer(space: Space, found: Inspection) -> None:
         found.problems.append(str(error))
         return
     if settings.optimizer == AUTO:
-        choice = choose(space, settings, len(space.document.objective))
+        whole = None if tasks is None else sum(map(len, tasks.items("search").values()))
+        choice = choose(space, settings, len(space.document.objective), items_per_trial=whole)
         found.facts.append(f"optimizer: auto takes {choice.name} ({choice.reason})")
     else:
         found.facts.append(f"optimizer: {settings.optimizer}")

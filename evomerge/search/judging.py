@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores, Objective, TaskScore
-from evomerge.evaluation.calibration import Calibration, blend, fit_calibrations
+from evomerge.evaluation.calibration import Calibration, Logistic, blend, fit_calibrations
 from evomerge.evaluation.sampling import SampledScore
 from evomerge.evaluation.settings import Split
 from evomerge.proposers import Told
@@ -147,6 +147,12 @@ class Judge:
         """What the search raises, one objective a number; once all baselines are scored."""
         made = self._made
         return tuple((made.guiding or made.reported).values())
+
+    @property
+    def worth(self) -> dict[str, Logistic]:
+        """Task -> what its gold answers' probability is worth, where baselines have shown that."""
+        found = {task: each.logistic for task, each in self._calibrations.items()}
+        return {task: each for task, each in found.items() if each is not None}
 
     @property
     def _made(self) -> Objectives:

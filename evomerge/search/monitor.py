@@ -36,7 +36,7 @@ class Monitor(Protocol):
         ...
 
     def climbed(self, value: float, *, done: float, total: float) -> None:
-        """A step of a climb was taken; ``value`` is the mean probability before it."""
+        """A step of a climb was taken; ``value`` is the score it expected before, on its items."""
         ...
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:

@@ -18,7 +18,7 @@ _CLIMBED = ("auto", "blend", "gold_probability")
 
 
 class ClimbSettings(Document):
-    """A climb along the slope of the gold answers' probability.
+    """A climb along the slope of the expected score.
 
     Attributes:
         steps: Steps of Adam; the points after the last half of them are averaged.
@@ -26,7 +26,7 @@ class ClimbSettings(Document):
         rate: Length of a step along each searched value, as a share of its range.
     """
 
-    steps: int = Field(default=40, ge=2)
+    steps: int = Field(default=25, ge=2)
     items: int = Field(default=32, ge=1)
     rate: float = Field(default=0.03, gt=0, lt=1)
 
@@ -37,7 +37,7 @@ def _read(value: Any) -> Any:
     if value is False or isinstance(value, dict | ClimbSettings) or value == "auto":
         return value
     raise ValueError(
-        "climb is auto, false, or settings such as {steps: 40, items: 32, rate: 0.03}; got "
+        "climb is auto, false, or settings such as {steps: 25, items: 32, rate: 0.03}; got "
         f"{value!r}"
     )
 

@@ -39,7 +39,7 @@ class SearchSettings(Document):
         patience: Trials without a significantly better one after which the search ends.
         seed: The one seed: proposals, item splits, masks and few-shot choice come from it.
         ordered: Tell results in the order of asking, so that a run with several workers repeats.
-        sigma: First step size of CMA-ES, as a share of each range.
+        sigma: First step size of CMA-ES, as a share of each range; a quarter of it after a climb.
         population: Results in an update of CMA-ES (by default 4 + 3 ln(dimensions)) or in a
             generation of NSGA-II and NSGA-III (20).
         finalists: Candidates that are scored again on the held-out items.
@@ -47,7 +47,7 @@ class SearchSettings(Document):
         estimator: How the score of a candidate that stopped early is estimated: ``plain``, which is
             unbiased, or ``irt``, a model of item difficulties.
         from_baselines: Start from what the baselines show; ``false`` starts from the middle.
-        climb: Steps along the slope of the gold answers' probability before the search; ``auto``
+        climb: Steps along the slope of the expected score before the search; ``auto``
             where that is possible and the budget is large enough, ``false`` never.
         stages: From coarse to fine: levels at which values move together, or their shares of the
             budget; ``auto`` chooses by dimensions and budget, ``false`` searches all at once.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evomerge.evaluation import ItemScores
+from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
 __all__ = ["Assignment", "Failed", "Outcome", "Scored", "Sloped", "WorkerInfo", "WorkerSpec"]
@@ -87,6 +88,8 @@ class Assignment:
         items: Task -> ids of these items only; None means all of the split.
         tangents: Recipes beside this one. With any, nothing is scored: the outcome is
             :class:`Sloped`.
+        worth: Task -> what the probability of its gold answers is worth, for a slope; without, a
+            probability counts as it is.
     """
 
     number: int
@@ -94,6 +97,7 @@ class Assignment:
     split: Split
     items: Mapping[str, tuple[str, ...]] | None = None
     tangents: tuple[dict[str, Any], ...] = ()
+    worth: Mapping[str, Logistic] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -119,11 +123,11 @@ class Scored:
 
 @dataclass(frozen=True)
 class Sloped:
-    """The slope of the gold answers' probability, from one backward pass.
+    """The slope of the expected score, from one backward pass.
 
     Attributes:
         number: Of the assignment.
-        value: The tasks' mean probabilities, summed with their weights.
+        value: The tasks' expected scores, summed with their weights.
         slopes: By how much that changes from the recipe to each tangent, to first order.
         items: How many items the model was asked for.
         seconds: ``materialize``, ``score`` (forward and backward) and ``tangents``.

@@ -117,7 +117,7 @@ class Worker:
     ) -> Sloped:
         """Find the slope at the recipe that is in the live model."""
         started = time.perf_counter()
-        gradient = evaluator.gold_gradient(assignment.split, assignment.items)
+        gradient = evaluator.gold_gradient(assignment.split, assignment.items, assignment.worth)
         seconds["score"] = time.perf_counter() - started
         started = time.perf_counter()
         beside = Origin(f"a recipe beside trial {assignment.number}")

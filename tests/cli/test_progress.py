@@ -100,7 +100,7 @@ def test_a_climb_shows_a_line_a_step(capsys):
     climb(make_display("math_code", Path("runs/math_code"), 3))
     lines = capsys.readouterr().out.splitlines()
     assert lines[-2] == "climb: 40 to go"
-    assert lines[-1] == "[  1/40] climb: mean probability of gold answers 0.512"
+    assert lines[-1] == "[  1/40] climb: expected score 0.512"
 
 
 def test_a_climb_moves_the_panels_bar():

@@ -1,12 +1,14 @@
 """What a smooth metric is worth on the reported one's scale, and the blend of both."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from evomerge.evaluation import ItemScores, TaskItems
-from evomerge.evaluation.calibration import Calibration, blend, fit_calibrations
+from evomerge.evaluation.calibration import SLOPES, Calibration, Logistic, blend, fit_calibrations
 
 POINTS = st.lists(st.tuples(st.integers(0, 40), st.integers(0, 1)), min_size=1, max_size=60)
 
@@ -83,3 +85,66 @@ def test_without_a_calibration_the_metric_alone_guides():
 def test_what_stands_in_the_place_of_the_metric_is_left_alone():
     mine = scores([1.0, 0.0], [0.1, 0.7])
     assert blend(mine, [], {}).smooth == mine.smooth
+
+
+def sampled(slope, middle, count=4000, seed=0):
+    draw = np.random.default_rng(seed)
+    at = draw.uniform(-3.0, 0.0, count)
+    chances = 1 / (1 + np.exp(-slope * (at - middle)))
+    return np.exp(at), (draw.random(count) < chances).astype(float)
+
+
+@pytest.mark.parametrize(("slope", "middle"), [(1.5, -1.0), (5.0, -1.2), (10.0, -0.7)])
+def test_the_logistic_function_that_made_the_data_is_found(slope, middle):
+    found = Logistic.fit(*sampled(slope, middle))
+    assert found.slope == pytest.approx(slope, rel=0.15)
+    assert found.middle == pytest.approx(middle, abs=0.06)
+
+
+def test_no_logistic_function_is_likelier():
+    probabilities, reported = sampled(3.0, -1.0, 300, seed=5)
+
+    def likelihood(each):
+        z = each.slope * (np.log(probabilities) - each.middle)
+        return -np.mean(np.logaddexp(0, z) - reported * z)
+
+    best = Logistic.fit(probabilities, reported)
+    for slope, middle in [(0.05, 0), (-0.05, 0), (0, 0.02), (0, -0.02)]:
+        other = Logistic(best.slope + slope, best.middle + middle)
+        assert likelihood(other) < likelihood(best)
+
+
+def test_what_is_told_apart_without_exception_has_the_sharpest_function():
+    probabilities = np.linspace(0.01, 0.99, 99)
+    found = Logistic.fit(probabilities, (probabilities > 0.4).astype(float))
+    assert found.slope == SLOPES[1]
+    assert np.exp(found.middle) == pytest.approx(0.4, abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "reported"),
+    [
+        ([], []),
+        ([0.1, 0.5, 0.9], [1.0, 1.0, 1.0]),  # nothing is wrong
+        ([0.1, 0.5, 0.9], [0.0, 0.0, 0.0]),  # nothing is right
+        ([0.5, 0.5, 0.5], [0.0, 1.0, 1.0]),
+        ([0.9, 0.5, 0.1, 0.05], [0.0, 0.0, 1.0, 1.0]),  # the less likely, the better
+        ([0.1, 0.5, 0.9], [0.0, 1.0, 20.0]),  # no share
+    ],
+)
+def test_without_a_rise_there_is_no_logistic_function(probabilities, reported):
+    assert Logistic.fit(np.array(probabilities), np.array(reported)) is None
+
+
+def test_probabilities_of_zero_count_as_the_least():
+    found = Logistic.fit(np.array([0.0, 1e-300, 0.1, 0.3, 0.9]), np.array([0, 0, 0, 1.0, 1.0]))
+    assert -2.3 < found.middle < -1.2
+
+
+def test_a_task_has_a_logistic_function_of_its_baselines_kept_with_the_rest():
+    probabilities, reported = sampled(3.0, -1.0, 300)
+    made = fit_calibrations(["t"], [scores(reported, probabilities)])["t"]
+    assert made.logistic == Logistic.fit(probabilities, reported)
+    assert Calibration.from_dict(json.loads(json.dumps(made.to_dict()))) == made
+    lower = fit_calibrations(["t"], [scores(1 - reported, probabilities, higher=False)])["t"]
+    assert lower.logistic == made.logistic

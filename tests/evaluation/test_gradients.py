@@ -6,6 +6,7 @@ import torch
 from torch.func import functional_call
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.gradients import GoldGradient
 from evomerge.search import worker_spec
 from evomerge.space import load_space
@@ -66,29 +67,45 @@ def slopes_at(pool, space, vector, step=STEP, **options):
     return found, np.array(found.slopes) / step
 
 
-def true_value(pool, recipe, items=None):
+WORTH = {"playground_add": Logistic(5.0, -1.2), "playground_sort": Logistic(9.0, -0.8)}
+
+
+def worths(task, probabilities, worth):
+    if task not in worth:
+        return probabilities
+    curve = worth[task]
+    return 1 / (1 + np.exp(-curve.slope * (np.log(probabilities) - curve.middle)))
+
+
+def true_value(pool, recipe, items=None, worth=()):
     scored = ask(pool, recipe=recipe, items=items)
     assert isinstance(scored, Scored), scored
-    weights = pool.info.objective
-    return sum(weights[name] * task.values.mean() for name, task in scored.scores.smooth.items())
+    return sum(
+        pool.info.objective[name] * worths(name, task.values, worth).mean()
+        for name, task in scored.scores.smooth.items()
+    )
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_slopes_are_those_of_the_real_scores(tmp_path, name):
+@pytest.mark.parametrize(
+    ("name", "worth"), [*((name, {}) for name in RECIPES), ("task_arithmetic", WORTH)]
+)
+def test_slopes_are_those_of_the_real_scores(tmp_path, name, worth):
     space = open_space(tmp_path, RECIPES[name])
     vector = np.linspace(0.3, 0.6, len(space.dimensions))
     with open_pool(worker_spec(space, device="cpu")) as pool:
-        found, forward = slopes_at(pool, space, vector)
-        _, backward = slopes_at(pool, space, vector, -STEP)
+        found, forward = slopes_at(pool, space, vector, worth=worth)
+        _, backward = slopes_at(pool, space, vector, -STEP, worth=worth)
         slopes = (forward + backward) / 2
-        assert found.value == pytest.approx(true_value(pool, recipe_at(space, vector)), rel=1e-4)
+        wanted = true_value(pool, recipe_at(space, vector), worth=worth)
+        assert found.value == pytest.approx(wanted, rel=1e-4)
         ups, downs = beside(space, vector), beside(space, vector, -STEP)
         measured = np.array(
             [
-                (true_value(pool, up) - true_value(pool, down)) / (2 * STEP)
+                true_value(pool, up, worth=worth) - true_value(pool, down, worth=worth)
                 for up, down in zip(ups, downs, strict=True)
             ]
         )
+        measured /= 2 * STEP
     assert slopes @ measured > 0.999 * np.linalg.norm(slopes) * np.linalg.norm(measured)
     assert slopes == pytest.approx(measured, abs=float(0.1 * np.abs(measured).max()))
 

@@ -36,6 +36,22 @@ def test_it_chooses_by_space_and_budget_and_says_why(space, budget, num_objectiv
     assert facts.conditions or space is not CONDITIONAL
 
 
+@pytest.mark.parametrize(
+    ("budget", "name", "trials"),
+    [
+        ({"items": 60_000}, "surrogate", 200),
+        ({"items": 60_300}, "cma", 201),
+        ({"items": 100}, "surrogate", 1),
+        ({"items": 60_300, "trials": 50}, "surrogate", 50),
+        ({"seconds": 60}, "surrogate", 100),
+    ],
+)
+def test_items_count_as_the_trials_they_pay_for(budget, name, trials):
+    choice = choose(floats(8), SearchSettings(**budget), items_per_trial=300)
+    assert choice.name == name
+    assert choice.reason.startswith(f"8 searched values in {trials} trials: ")
+
+
 def test_it_is_the_default_and_its_choice_is_made():
     space = floats(9)
     start = space.from_unit([0.5] * 9)
