@@ -6,7 +6,7 @@ exact in the sense of `evomerge.methods.exact`, and the others are taken over fi
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
 from evomerge.methods.sparsifiers import Drop
 
-__all__ = ["FactStore", "TensorFacts"]
+__all__ = ["FactStore", "NotFiniteError", "TensorFacts"]
 
 SMALL = 1 << 16
 """Up to this many elements a tensor's random numbers are kept."""
@@ -30,6 +30,18 @@ SMALL = 1 << 16
 _LARGE = 2.0**120
 _DEVICE_SPAN = 1 << 22
 _SOFTMAX_FLOOR = 1e-8
+
+
+class NotFiniteError(Exception):
+    """A fact was asked for that an input has not, as it is not finite.
+
+    Attributes:
+        i: The input.
+    """
+
+    def __init__(self, i: int) -> None:
+        super().__init__(f"input {i} has values that are not finite")
+        self.i = i
 
 
 class FactStore:
@@ -61,7 +73,8 @@ class FactStore:
 class TensorFacts:
     """The facts about the inputs of one merged tensor.
 
-    Implements `evomerge.methods.interface.Facts`.
+    Implements `evomerge.methods.interface.Facts`. Thresholds and ranks are taken of inputs that are
+    not finite, too, and mean nothing then; other facts raise `NotFiniteError`.
     """
 
     def __init__(
@@ -113,6 +126,11 @@ class TensorFacts:
     def finite(self, i: int) -> bool:
         """Return whether input i has numbers only, neither NaN nor infinite."""
         return math.isfinite(self.extreme(i))
+
+    def _require(self, inputs: Iterable[int]) -> None:
+        for i in inputs:
+            if not self.finite(i):
+                raise NotFiniteError(i)
 
     def gram(self, inputs: Sequence[int], *, deltas: bool = False) -> list[list[float]]:
         """Return the inner products of inputs, or of their task vectors."""
@@ -176,6 +194,7 @@ class TensorFacts:
     def _levels(self, i: int, draws: Draws) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return for each level the two exact sums of what it keeps."""
         field = TaskVector(i)
+        self._require(field.inputs)
         bound = self.extreme(0) + self.extreme(i)
         dtype = torch.float32 if bound < _LARGE else torch.float64
         if self._native is not None and dtype == torch.float32:
@@ -270,6 +289,8 @@ class TensorFacts:
             sums = [math.fsum(part) for part in zip(*partial, strict=True)] or [0.0] * len(pairs)
             if all(map(math.isfinite, sums)):
                 break
+        else:
+            self._require((0, *inputs) if deltas else inputs)
         products = dict(zip(pairs, sums, strict=True))
         return [[products[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
 
@@ -281,6 +302,7 @@ class TensorFacts:
         return space if space.block == length else Workspace(space.device, length)
 
     def _dots(self, i: int, j: int, groups: Groups, *, deltas: bool) -> torch.Tensor:
+        self._require((i, j, 0) if deltas else (i, j))
         size, device = groups.size, self._workspace.device
         lines = self.numel // size
         if groups.kind == "rows":
@@ -300,6 +322,7 @@ class TensorFacts:
         return result
 
     def _totals(self, fields: Sequence[Field]) -> list[float]:
+        self._require(range(len(self._tensors)))
         extremes = [self.extreme(i) for i in range(len(self._tensors))]
         bound = max(field.bound(extremes) for field in fields)
         dtype = torch.float32 if bound < _LARGE else torch.float64
@@ -335,6 +358,7 @@ class TensorFacts:
         return row_ranks(values.abs_(), row)
 
     def _divergence(self, i: int, j: int) -> torch.Tensor:
+        self._require((i, j))
         row = max(self._shape[-1] if self._shape else 1, 1)
         x, y = (self._tensors[k].reshape(-1, row) for k in (i, j))
         parts = [torch.zeros(0, device=self._workspace.device)]

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,19 @@ from evomerge.methods.fields import TaskVector
 from evomerge.methods.interface import Field, Kernel
 from evomerge.methods.program import Numbers, Program, written
 
-__all__ = ["Native", "native_loops", "prompt_threads"]
+__all__ = ["Merging", "Native", "native_loops", "prompt_threads"]
 
 _LARGEST = 2**31 - 1
+_INFINITE = 0x7F800000
+_INTEGER = 0xFFFFFFFF
 _PIECE = 1 << 20
 _LITTLE = 1 << 15
 """Up to so many elements the threads would take longer to begin."""
 _TURN_SECONDS = 2e-4
 _PAYS = 20_000_000
 _FEW = 16  # a piece has so many times fewer elements near a threshold
+_MOVES = 3
+"""So many moves an element, and sorting by digits would have been as quick."""
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CHOICES = ("auto", "never", "always")
 _log = logging.getLogger(__name__)
@@ -108,6 +113,28 @@ class _Job:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """A tensor that is being merged.
+
+    Attributes:
+        read: The inputs that the loop reads.
+        pieces: Each gives the patterns of the largest magnitude that it read (times 2**32) and
+            wrote.
+    """
+
+    read: tuple[int, ...]
+    pieces: "Sequence[Future[int]]"
+
+    def wait(self) -> tuple[bool, bool]:
+        """Wait for the end; return whether what was read, and what was written, is finite."""
+        found = [future.result() for future in self.pieces]
+        return (
+            all(peaks >> 32 < _INFINITE for peaks in found),
+            all(peaks & _INTEGER < _INFINITE for peaks in found),
+        )
+
+
 class Native:
     """The native loops of one process; its methods return None where a loop cannot do it.
 
@@ -128,7 +155,7 @@ class Native:
 
     def merge(
         self, kernel: Kernel, inputs: Sequence[torch.Tensor], dtype: torch.dtype, out: torch.Tensor
-    ) -> Callable[[], bool] | None:
+    ) -> "Merging | None":
         """Begin to merge a whole tensor.
 
         Args:
@@ -138,17 +165,20 @@ class Native:
             out: Where it goes, flat.
 
         Returns:
-            What waits for the end and tells whether the type holds all numbers.
+            What goes on.
         """
         if not _suits([out], dtype):
             return None
-        job = self._job("merge", written(kernel), inputs, (dtype, out.dtype))
-        if job is None:
+        program = written(kernel)
+        job = self._job("merge", program, inputs, (dtype, out.dtype))
+        if job is None or program is None:
             return None
         goal = out.data_ptr()
         alone = out.numel() <= _LITTLE
-        running = [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()]
-        return lambda: all([future.result() == 0 for future in running])  # noqa: C419 - wait for all
+        return Merging(
+            tuple(program.inputs),
+            [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()],
+        )
 
     def largest(self, tensor: torch.Tensor) -> float | None:
         """Return the largest magnitude of a flat tensor; not finite if one of them is not."""
@@ -304,9 +334,12 @@ class Native:
             return None
         ranks = torch.empty(inputs[0].numel(), dtype=kind)
         goal, rows = ranks.numpy(), len(ranks) // row
+        few = all(inputs[k].itemsize == 2 for k in (0, i))
+        moves = _MOVES * row if few else 0
 
         def rank(piece: Piece) -> None:
-            job.run(piece, np.empty(1024, np.uint32), np.empty(2 * row, np.uint64), goal, row)
+            counts, pairs = np.empty(2048, np.uint32), np.empty(2 * row, np.uint64)
+            job.run(piece, counts, pairs, goal, row, moves)
 
         step = max(_PIECE // 8 // row, 1)
         starts = range(0, rows, step)

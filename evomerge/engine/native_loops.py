@@ -33,7 +33,8 @@ class _Loop:
 
     Attributes:
         text: Its lines; `{element}` stands for those that compute the results for element `i`,
-            `{r}` for the name of the first result and `{r2}` for that of the last.
+            `{r}` for the name of the first result and `{r2}` for that of the last, `{look}` for
+            those that make `most` the largest pattern of an input's magnitude.
         own: Its own arguments.
     """
 
@@ -42,13 +43,14 @@ class _Loop:
 
 
 _MERGE = """
-    bad = I(0)
+    most = peak = I(0)
     for i in range(uint64(start), uint64(stop)):
         {element}
+        {look}
         rounded = rounder({r})
-        bad = I(bad | I((bits(rounded) & 0x7F800000) == 0x7F800000))
+        peak = larger(peak, I(bits(rounded) & 0x7FFFFFFF))
         writer(out, i, rounded)
-    return bad
+    return (int64(most) << 32) | int64(peak)
 """
 
 _LARGEST = """
@@ -70,7 +72,7 @@ _TOTALS = """
     return 0
 """
 
-_LOOK = """i = chunk + uint64(k)
+_COMPARE = """i = chunk + uint64(k)
                 {element}
                 pattern = I(bits({r}) & 0x7FFFFFFF)
                 more = I(more + I(pattern > most))
@@ -87,10 +89,10 @@ _WITHIN = """
         more = I(0)
         if chunk + uint64(64) <= uint64(stop):
             for k in range(64):
-                {look}
+                {compare}
         else:
             for k in range(stop - int64(chunk)):
-                {look}
+                {compare}
         above += more
         while inside != uint64(0):
             i = chunk + lowest_bit(inside)
@@ -148,15 +150,61 @@ _LEVELS = """
     return 0
 """
 
-# Numbers that are not negative are sorted by their bits, digit after digit. `counts` has four
-# digits; `pairs`, of a key and its place, are two halves that take turns.
+# Numbers that are not negative are sorted, as pairs of their bits and their place. First into 2048
+# bins of equal width, and inside these by moving each past the larger ones before it, at most
+# `moves` in a row: low-precision models have few different numbers, so most are at their place.
+# Where that fails, by their bits, digit after digit: `counts` has four digits, and the two halves
+# of `pairs` take turns.
 _RANKS = """
     size = uint64(row)
     low, place = uint64(255), uint64(0xFFFFFFFF)
     for line in range(start, stop):
+        begin = uint64(line) * size
+        left = moves
+        most = I(0)
+        if left > 0:
+            for i in range(begin, begin + size):
+                {element}
+                most = larger(most, I(bits({r}) & 0x7FFFFFFF))
+        if most > 0x0D800000 and most < 0x7F800000:
+            factor = F(2047.0) / as_float(most)
+            for k in range(uint64(0), uint64(2048)):
+                write_uint32(counts, k, uint32(0))
+            for i in range(begin, begin + size):
+                {element}
+                k = uint64(uint32(abs({r}) * factor))
+                write_uint32(counts, k, uint32(read_uint32(counts, k) + uint32(1)))
+            goal = uint32(0)
+            for k in range(uint64(0), uint64(2048)):
+                number = read_uint32(counts, k)
+                write_uint32(counts, k, goal)
+                goal = uint32(goal + number)
+            for j in range(uint64(0), size):
+                i = begin + j
+                {element}
+                k = uint64(uint32(abs({r}) * factor))
+                goal = read_uint32(counts, k)
+                write_uint32(counts, k, uint32(goal + uint32(1)))
+                key = uint64(uint32(bits({r}) & 0x7FFFFFFF))
+                write_uint64(pairs, uint64(goal), (key << uint64(32)) | j)
+            for j in range(uint64(1), size):
+                pair = read_uint64(pairs, j)
+                k = j
+                before = read_uint64(pairs, j - uint64(1))
+                while before > pair:
+                    write_uint64(pairs, k, before)
+                    k = uint64(k - uint64(1))
+                    left -= 1
+                    if k == uint64(0) or left <= 0:
+                        break
+                    before = read_uint64(pairs, k - uint64(1))
+                write_uint64(pairs, k, pair)
+            if left > 0:
+                for j in range(uint64(0), size):
+                    write_ranks(ranks, begin + (read_uint64(pairs, j) & place), I(j))
+                continue
         for k in range(uint64(0), uint64(1024)):
             write_uint32(counts, k, uint32(0))
-        begin = uint64(line) * size
         for j in range(uint64(0), size):
             i = begin + j
             {element}
@@ -194,14 +242,15 @@ _RANKS = """
     return 0
 """
 
-_RANKS_OWN = ("counts", "pairs", "ranks", "row")
+_RANKS_OWN = ("counts", "pairs", "ranks", "row", "moves")
 
 LOOPS = {
     "merge": _Loop(_MERGE, ("out",)),
     "largest": _Loop(_LARGEST),
     "totals": _Loop(_TOTALS, ("grids", "sums")),
     "within": _Loop(
-        _WITHIN.replace("{look}", _LOOK), ("places", "patterns", "counts", "low", "high", "room")
+        _WITHIN.replace("{compare}", _COMPARE),
+        ("places", "patterns", "counts", "low", "high", "room"),
     ),
     "place": _Loop(_PLACE, ("pattern", "number")),
     "patterns": _Loop(_PATTERNS, ("patterns",)),
@@ -246,7 +295,12 @@ def loop_source(
     element += ["index = I(i)", *program.lines]
     for count, letter, array in zip(program.num_numbers, "fn", ("float32", "int32"), strict=True):
         head += [f"{letter}{place} = read_{array}({letter}_at, {place})" for place in range(count)]
-    blocks = {"{element}": element, **_sums(program.results)}
+    # One step of the running maximum for an element: compilers make no vectors of more.
+    peak = "I(0)"
+    for k in range(len(inputs)):
+        peak = f"larger({peak}, I(bits(x{k}) & 0x7FFFFFFF))"
+    look = [f"most = larger(most, {peak})"]
+    blocks = {"{element}": element, "{look}": look, **_sums(program.results)}
     body = []
     for line in loop.text.strip("\n").splitlines():
         indent = line[: len(line) - len(line.lstrip())]
