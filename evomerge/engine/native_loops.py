@@ -63,11 +63,15 @@ _LARGEST = """
 
 _TOTALS = """
     first, second = read_float32(grids, 0), read_float32(grids, 1)
-    near, far = int64(bits(first)), int64(bits(second))
+    near, far = I(bits(first)), I(bits(second))
     {clear}
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        {add}
+    for chunk in range(start, stop, 256):
+        {begin}
+        end = chunk + 256 if chunk + 256 < stop else stop
+        for i in range(uint64(chunk), uint64(end)):
+            {element}
+            {add}
+        {end}
     {keep}
     return 0
 """
@@ -322,19 +326,24 @@ def loop_source(
 
 
 def _sums(results: Sequence[str]) -> dict[str, list[str]]:
-    """Return the lines that add up the magnitudes of results, in two exact parts."""
-    add, clear, keep = [], [], []
+    """Return the lines that add up the magnitudes of results, in two exact parts.
+
+    A part has 22 bits, so the sums of 256 elements are 32-bit integers: half the work of 64.
+    """
+    add, clear, keep, begin, end = [], [], [], [], []
     for place, value in enumerate(results):
         clear.append(f"coarse{place} = fine{place} = int64(0)")
+        begin.append(f"near{place} = far{place} = I(0)")
         add += [
             f"value{place} = abs({value})",
             f"sum{place} = value{place} + first",
             f"rest{place} = (value{place} - (sum{place} - first)) + second",
-            f"coarse{place} += int64(bits(sum{place})) - near",
-            f"fine{place} += int64(bits(rest{place})) - far",
+            f"near{place} = I(near{place} + I(bits(sum{place}) - near))",
+            f"far{place} = I(far{place} + I(bits(rest{place}) - far))",
         ]
+        end += [f"coarse{place} += int64(near{place})", f"fine{place} += int64(far{place})"]
         keep += [
             f"write_int64(sums, {2 * place}, coarse{place})",
             f"write_int64(sums, {2 * place + 1}, fine{place})",
         ]
-    return {"{add}": add, "{clear}": clear, "{keep}": keep}
+    return {"{add}": add, "{clear}": clear, "{keep}": keep, "{begin}": begin, "{end}": end}

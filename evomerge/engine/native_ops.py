@@ -165,4 +165,5 @@ NAMES: dict[str, Any] = {
     **{f"write_{n}": _writer(kind, value, to) for n, (kind, value, _, to) in _INTEGERS.items()},
 }
 """What the text of a loop may name: `read_TYPE(address, index)`, `write_TYPE(address, index,
-value)`, `rounded_TYPE(value)`, a float32 of a value that the type has, `bits(value)` and back `as_float(bits)`, …"""
+value)`, `rounded_TYPE(value)`, a float32 of a value that the type has, `bits(value)` and back
+`as_float(bits)`, …"""
