@@ -14,6 +14,7 @@ import torch
 
 from evomerge.engine.magnitudes import BracketedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.native import Native
+from evomerge.engine.products import inner_products
 from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import BLOCK, Workspace
 from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws, bound_level
@@ -280,16 +281,9 @@ class TensorFacts:
     def _gram(self, inputs: Sequence[int], *, deltas: bool) -> list[list[float]]:
         count = len(inputs)
         pairs = [(i, j) for i in range(count) for j in range(i, count)]
-        sums: list[float] = []
-        # float32 products are exact for low-precision models, and their sums good to 1e-8; short
-        # vectors, where that matters, and numbers that are too large for it take float64.
-        exact = (torch.float64,) if self.numel <= BLOCK else (torch.float32, torch.float64)
-        for dtype in exact:
-            partial = self._fixed.each(self._tensors, _Products(inputs, pairs, deltas, dtype))
-            sums = [math.fsum(part) for part in zip(*partial, strict=True)] or [0.0] * len(pairs)
-            if all(map(math.isfinite, sums)):
-                break
-        else:
+        wanted = [(inputs[i], inputs[j]) for i, j in pairs]
+        sums = inner_products(wanted, self._tensors, self._fixed, deltas=deltas)
+        if not all(map(math.isfinite, sums)):
             self._require((0, *inputs) if deltas else inputs)
         products = dict(zip(pairs, sums, strict=True))
         return [[products[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
@@ -368,30 +362,3 @@ class TensorFacts:
             q = torch.softmax(y[start:stop].double(), -1) + _SOFTMAX_FLOOR
             parts.append((p * (p / q).log()).sum(-1).float())
         return torch.cat(parts)
-
-
-class _Products:
-    """The inner products of a block."""
-
-    def __init__(
-        self,
-        inputs: Sequence[int],
-        pairs: Sequence[tuple[int, int]],
-        deltas: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        self._inputs = inputs
-        self._pairs = pairs
-        self._deltas = deltas
-        self._dtype = dtype
-
-    def __call__(self, space: Workspace) -> list[float]:
-        base = space.load(0) if self._deltas else None
-        vectors = []
-        for place, i in enumerate(self._inputs):
-            vector = space.scratch(place + 1)
-            source = space.load(i)
-            vector.copy_(source) if base is None else torch.sub(source, base, out=vector)
-            vectors.append(vector.to(self._dtype))
-        # A block is short enough for float32 sums, and in one thread they are always the same.
-        return [float(torch.dot(vectors[i], vectors[j])) for i, j in self._pairs]

@@ -6,6 +6,7 @@ threads, and a merge goes on while the next tensor is prepared.
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from evomerge.engine.native_code import Loop, cache_folder, has_half, load_loop
 from evomerge.engine.native_loops import loop_source
 from evomerge.errors import PrerequisiteError
 from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws
-from evomerge.methods.exact import anchors
+from evomerge.methods.exact import STRETCH, anchors
 from evomerge.methods.fields import TaskVector
 from evomerge.methods.interface import Field, Kernel
 from evomerge.methods.program import Numbers, Program, written
@@ -214,6 +215,35 @@ class Native:
         near, far = np.spacing(grids).tolist()
         return [float(sums[i]) * near + float(sums[i + 1]) * far for i in range(0, len(sums), 2)]
 
+    def products(
+        self, pairs: Sequence[tuple[int, int]], inputs: Sequence[torch.Tensor], *, deltas: bool
+    ) -> list[float] | None:
+        """Return inner products, as `evomerge.engine.products` has them.
+
+        Args:
+            pairs: Of which inputs.
+            inputs: The flat sources.
+            deltas: Whether of task vectors.
+        """
+        program = Program()
+        read = program.task_vector if deltas else program.load
+        program.results = tuple(program.let(f"{read(i)} * {read(j)}") for i, j in pairs)
+        job = self._job("sums", program, inputs)
+        if job is None:
+            return None
+
+        def add(piece: Piece) -> np.ndarray[Any, Any]:
+            lines = -(-(piece[2] - piece[1]) // STRETCH)
+            sums = np.zeros((lines, len(pairs), 3), np.int64)
+            fits = job.run(piece, sums) == 0
+            coarse, fine, power = np.moveaxis(sums, 2, 0)
+            found = np.ldexp(coarse, power - 22) + np.ldexp(fine, power - 44)
+            return found if fits else np.full_like(found, np.nan)
+
+        numel, length = inputs[0].numel(), 16 * STRETCH
+        pieces = [(job.parts[0], k, min(k + length, numel)) for k in range(0, numel, length)]
+        return [math.fsum(column) for column in np.concatenate(self._all(add, pieces)).T.tolist()]
+
     def levels(
         self, i: int, draws: Draws, inputs: Sequence[torch.Tensor], bound: float
     ) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]] | None:
@@ -275,6 +305,48 @@ class Native:
         firsts = range(0, numel, length) if starts is None else starts
         pieces = ((job.parts[0], first, min(first + length, numel)) for first in firsts)
         return self._all(give, pieces)
+
+    def runs(
+        self, field: Field, inputs: Sequence[torch.Tensor], stretch: int
+    ) -> list[tuple[int, Patterns, Integers]] | None:
+        """Return the different magnitudes of each stretch of a field, as rising bit patterns.
+
+        Args:
+            field: Whose.
+            inputs: The flat sources.
+            stretch: Elements in a stretch.
+
+        Returns:
+            For each stretch its first element, the patterns, and how often each is there.
+        """
+        job = self._job("runs", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+
+        def sort(piece: Piece) -> list[tuple[int, Patterns, Integers]]:
+            numbers, first, stop = piece
+            counts, keys = np.empty(3 * 2048, np.uint32), np.empty(2 * stretch, np.int32)
+            found = []
+            for start in range(first, stop, stretch):
+                end = min(start + stretch, stop)
+                many = job.run((numbers, start, end), counts, keys)
+                patterns = keys[end - start : end - start + many].copy()
+                found.append((start, patterns, keys[:many].astype(np.int64)))
+            return found
+
+        numel, length = inputs[0].numel(), 16 * stretch
+        pieces = [(job.parts[0], k, min(k + length, numel)) for k in range(0, numel, length)]
+        return [run for part in self._all(sort, pieces) for run in part]
+
+    def rising(self, field: Field, inputs: Sequence[torch.Tensor]) -> Patterns | None:
+        """Return all magnitudes of a field, as bit patterns from the smallest to the largest."""
+        job = self._job("runs", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+        numel = inputs[0].numel()
+        counts, keys = np.empty(3 * 2048, np.uint32), np.empty(2 * numel, np.int32)
+        many = job.run((job.parts[0], 0, numel), counts, keys)
+        return np.repeat(keys[numel : numel + many], keys[:many])
 
     def within(
         self, field: Field, inputs: Sequence[torch.Tensor], low: int, high: int

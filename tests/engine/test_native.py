@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 
 from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
 from evomerge.engine.facts import FactStore
-from evomerge.engine.magnitudes import row_ranks
+from evomerge.engine.magnitudes import STRETCH, row_ranks
 from evomerge.engine.native import Native, native_loops
+from evomerge.engine.products import inner_products
+from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import Workspace
 from evomerge.errors import EvaluationError, PrerequisiteError
 from evomerge.methods import METHODS
@@ -156,6 +158,57 @@ def test_thresholds(native: Native, kind: str, keep: bool) -> None:
     for field in (TaskVector(1), Variance((0, 1, 2))):
         for kept in (1, 2, 450, 45_000, 90_000, 90_001):
             assert fast.threshold(field, kept) == plain.threshold(field, kept)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "equal"])
+@pytest.mark.parametrize("numel", [1, STRETCH, STRETCH + 1, 300_001])
+def test_runs(native: Native, numel: int, kind: str) -> None:
+    tensors = models(5, 2, (numel,), "plain" if kind == "plain" else "bfloat16")
+    if kind == "equal":
+        tensors[1] = tensors[0]
+    for field in (TaskVector(1), Variance((0, 1))):
+        found = native.runs(field, tensors, STRETCH)
+        assert found is not None
+        plain = FieldScan(field, tensors, Workspace(CPU))
+        assert np.array_equal(native.rising(field, tensors), plain.rising())
+        wanted = plain.runs()
+        for mine, other in zip(found, wanted, strict=True):
+            assert mine[0] == other[0]
+            assert np.array_equal(mine[1], other[1])
+            assert np.array_equal(mine[2], other[2])
+
+
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "outlier", "tiny", "equal", "huge"])
+@pytest.mark.parametrize("deltas", [True, False])
+def test_inner_products(native: Native, deltas: bool, kind: str) -> None:
+    tensors = models(5, 3, (300_001,), "plain" if kind == "plain" else "bfloat16")
+    if kind == "outlier":
+        tensors[1][123_456] = 1e4
+    elif kind == "tiny":
+        tensors = [tensor * 1e-25 for tensor in tensors]
+    elif kind == "equal":
+        tensors[1] = tensors[0]
+    elif kind == "huge":  # no float32 holds these products
+        tensors = [tensor * 1e30 for tensor in tensors]
+    pairs = [(0, 0), (1, 1), (1, 2), (2, 2)]
+    fast = inner_products(pairs, tensors, Workspace(CPU, native=native), deltas=deltas)
+    assert inner_products(pairs, tensors, Workspace(CPU), deltas=deltas) == fast
+    assert native.products(pairs, tensors, deltas=deltas) == fast or kind == "huge"
+    vectors = [x.float() - tensors[0].float() if deltas else x for x in tensors]
+    wanted = [float(vectors[i].double().dot(vectors[j].double())) for i, j in pairs]
+    scale = [float(vectors[i].double().norm() * vectors[j].double().norm()) for i, j in pairs]
+    off = 1e-30 if kind == "tiny" else 0.0  # the finest grid
+    for found, exact, size in zip(fast, wanted, scale, strict=True):
+        assert found == pytest.approx(exact, rel=0.0, abs=1e-7 * size + off)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_inner_products_of_what_is_not_finite(native: Native, value: float) -> None:
+    tensors = models(5, 2, (300_001,), "bfloat16")
+    tensors[1][299_999] = value
+    for loops in (native, None):
+        (found,) = inner_products([(1, 1)], tensors, Workspace(CPU, native=loops), deltas=True)
+        assert not np.isfinite(found)
 
 
 @pytest.mark.parametrize("kind", ["plain", "bfloat16", "outlier", "tiny", "nothing"])
