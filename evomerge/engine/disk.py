@@ -116,7 +116,8 @@ def merge_to_disk(
                 if device.type == "cpu"
                 else torch.empty(tensor.shape, dtype=dtype, device=device)
             )
-            check = merge_tensor(
+            # Nothing may hold the sources any longer: they are memory of this process.
+            problem = merge_tensor(
                 plan,
                 tensor,
                 sources.read(tensor),
@@ -125,8 +126,8 @@ def merge_to_disk(
                 store=store,
                 workspace=workspace,
                 seed=seed,
-            )
-            raise_first([check()])
+            )()
+            raise_first([problem])
             outputs.put(tensor.name, goal if goal is result else result.copy_(goal))
             done += spec.num_bytes
             if progress is not None:
