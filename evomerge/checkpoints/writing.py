@@ -10,8 +10,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Self
+from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
+
+from evomerge.checkpoints.direct_file import DirectFile
 from evomerge.checkpoints.header import DTYPE_SIZES, encode_header
 from evomerge.errors import CheckpointError
 
@@ -165,8 +168,8 @@ def _sync(path: Path) -> None:
 class ShardedWriter:
     """Writes tensors one after the other; nothing but the current tensor is in memory.
 
-    What is written is brought to the disk by a thread of its own meanwhile, so that the end has
-    little to wait for.
+    What is written goes to the disk at once, or is brought there by a thread of its own meanwhile,
+    so that the end has little to wait for.
     """
 
     def __init__(self, folder: Path, tensors: Sequence[TensorSpec], shard_bytes: float) -> None:
@@ -181,7 +184,7 @@ class ShardedWriter:
         self._shards = _plan_shards(tensors, shard_bytes)
         self._total = sum(spec.num_bytes for spec in tensors)
         self._order = iter([(i, spec) for i, shard in enumerate(self._shards) for spec in shard])
-        self._stream: BinaryIO | None = None
+        self._stream: DirectFile | None = None
         self._current = -1
         self._pool = ThreadPoolExecutor(1, "evomerge-sync")
         self._syncs: list[Future[None]] = []
@@ -218,8 +221,8 @@ class ShardedWriter:
             if shard != self._current:
                 self._open(shard)
             assert self._stream is not None  # noqa: S101
-            self._stream.write(data.numpy().data)
-        self._unsynced += spec.num_bytes
+            self._stream.write(data.numpy())
+            self._unsynced += 0 if self._stream.direct else spec.num_bytes
         if self._unsynced >= _SYNC_BYTES and (not self._syncs or self._syncs[-1].done()):
             self.sync([self._folder / self._file_name(shard)])
             self._unsynced = 0
@@ -254,15 +257,17 @@ class ShardedWriter:
 
     def _open(self, shard: int) -> None:
         self._close()
-        self._stream = (self._folder / self._file_name(shard)).open("wb")
+        self._stream = DirectFile(self._folder / self._file_name(shard))
         self._current = shard
         entries = {spec.name: (spec.dtype, spec.shape) for spec in self._shards[shard]}
-        self._stream.write(encode_header(entries))
+        self._stream.write(np.frombuffer(encode_header(entries), np.uint8))
 
     def _close(self) -> None:
         if self._stream is not None:
-            self._stream.close()
-            self.sync([self._folder / self._file_name(self._current)])
+            file = self._folder / self._file_name(self._current)
+            with _reporting(file):
+                self._stream.finish()
+            self.sync([file])
 
     def _file_name(self, shard: int) -> str:
         count = len(self._shards)

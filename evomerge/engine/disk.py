@@ -17,7 +17,7 @@ from evomerge.checkpoints import (
 )
 from evomerge.checkpoints.writing import check_free
 from evomerge.engine.facts import FactStore
-from evomerge.engine.merging import check_finite, merge_tensor, torch_dtype
+from evomerge.engine.merging import merge_tensor, raise_first, torch_dtype
 from evomerge.engine.native import native_loops, prompt_threads
 from evomerge.engine.overlap import Memory, Outputs, ahead
 from evomerge.engine.plan import MergePlan, PlannedTensor, plan_merge
@@ -116,7 +116,8 @@ def merge_to_disk(
                 if device.type == "cpu"
                 else torch.empty(tensor.shape, dtype=dtype, device=device)
             )
-            finite = merge_tensor(
+            # Nothing may hold the sources any longer: they are memory of this process.
+            problem = merge_tensor(
                 plan,
                 tensor,
                 sources.read(tensor),
@@ -125,8 +126,8 @@ def merge_to_disk(
                 store=store,
                 workspace=workspace,
                 seed=seed,
-            )
-            check_finite([(tensor, finite())])
+            )()
+            raise_first([problem])
             outputs.put(tensor.name, goal if goal is result else result.copy_(goal))
             done += spec.num_bytes
             if progress is not None:

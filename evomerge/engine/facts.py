@@ -6,7 +6,7 @@ exact in the sense of `evomerge.methods.exact`, and the others are taken over fi
 
 import functools
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 
 from evomerge.engine.magnitudes import BracketedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.native import Native
+from evomerge.engine.products import inner_products
 from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import BLOCK, Workspace
 from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws, bound_level
@@ -22,7 +23,7 @@ from evomerge.methods.fields import Sparse, TaskVector
 from evomerge.methods.interface import Field, Groups, Threshold
 from evomerge.methods.sparsifiers import Drop
 
-__all__ = ["FactStore", "TensorFacts"]
+__all__ = ["FactStore", "NotFiniteError", "TensorFacts"]
 
 SMALL = 1 << 16
 """Up to this many elements a tensor's random numbers are kept."""
@@ -30,6 +31,18 @@ SMALL = 1 << 16
 _LARGE = 2.0**120
 _DEVICE_SPAN = 1 << 22
 _SOFTMAX_FLOOR = 1e-8
+
+
+class NotFiniteError(Exception):
+    """A fact was asked for that an input has not, as it is not finite.
+
+    Attributes:
+        i: The input.
+    """
+
+    def __init__(self, i: int) -> None:
+        super().__init__(f"input {i} has values that are not finite")
+        self.i = i
 
 
 class FactStore:
@@ -61,7 +74,8 @@ class FactStore:
 class TensorFacts:
     """The facts about the inputs of one merged tensor.
 
-    Implements `evomerge.methods.interface.Facts`.
+    Implements `evomerge.methods.interface.Facts`. Thresholds and ranks are taken of inputs that are
+    not finite, too, and mean nothing then; other facts raise `NotFiniteError`.
     """
 
     def __init__(
@@ -113,6 +127,11 @@ class TensorFacts:
     def finite(self, i: int) -> bool:
         """Return whether input i has numbers only, neither NaN nor infinite."""
         return math.isfinite(self.extreme(i))
+
+    def _require(self, inputs: Iterable[int]) -> None:
+        for i in inputs:
+            if not self.finite(i):
+                raise NotFiniteError(i)
 
     def gram(self, inputs: Sequence[int], *, deltas: bool = False) -> list[list[float]]:
         """Return the inner products of inputs, or of their task vectors."""
@@ -176,6 +195,7 @@ class TensorFacts:
     def _levels(self, i: int, draws: Draws) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
         """Return for each level the two exact sums of what it keeps."""
         field = TaskVector(i)
+        self._require(field.inputs)
         bound = self.extreme(0) + self.extreme(i)
         dtype = torch.float32 if bound < _LARGE else torch.float64
         if self._native is not None and dtype == torch.float32:
@@ -261,15 +281,10 @@ class TensorFacts:
     def _gram(self, inputs: Sequence[int], *, deltas: bool) -> list[list[float]]:
         count = len(inputs)
         pairs = [(i, j) for i in range(count) for j in range(i, count)]
-        sums: list[float] = []
-        # float32 products are exact for low-precision models, and their sums good to 1e-8; short
-        # vectors, where that matters, and numbers that are too large for it take float64.
-        exact = (torch.float64,) if self.numel <= BLOCK else (torch.float32, torch.float64)
-        for dtype in exact:
-            partial = self._fixed.each(self._tensors, _Products(inputs, pairs, deltas, dtype))
-            sums = [math.fsum(part) for part in zip(*partial, strict=True)] or [0.0] * len(pairs)
-            if all(map(math.isfinite, sums)):
-                break
+        wanted = [(inputs[i], inputs[j]) for i, j in pairs]
+        sums = inner_products(wanted, self._tensors, self._fixed, deltas=deltas)
+        if not all(map(math.isfinite, sums)):
+            self._require((0, *inputs) if deltas else inputs)
         products = dict(zip(pairs, sums, strict=True))
         return [[products[min(i, j), max(i, j)] for j in range(count)] for i in range(count)]
 
@@ -281,6 +296,7 @@ class TensorFacts:
         return space if space.block == length else Workspace(space.device, length)
 
     def _dots(self, i: int, j: int, groups: Groups, *, deltas: bool) -> torch.Tensor:
+        self._require((i, j, 0) if deltas else (i, j))
         size, device = groups.size, self._workspace.device
         lines = self.numel // size
         if groups.kind == "rows":
@@ -300,6 +316,7 @@ class TensorFacts:
         return result
 
     def _totals(self, fields: Sequence[Field]) -> list[float]:
+        self._require(range(len(self._tensors)))
         extremes = [self.extreme(i) for i in range(len(self._tensors))]
         bound = max(field.bound(extremes) for field in fields)
         dtype = torch.float32 if bound < _LARGE else torch.float64
@@ -335,6 +352,7 @@ class TensorFacts:
         return row_ranks(values.abs_(), row)
 
     def _divergence(self, i: int, j: int) -> torch.Tensor:
+        self._require((i, j))
         row = max(self._shape[-1] if self._shape else 1, 1)
         x, y = (self._tensors[k].reshape(-1, row) for k in (i, j))
         parts = [torch.zeros(0, device=self._workspace.device)]
@@ -344,30 +362,3 @@ class TensorFacts:
             q = torch.softmax(y[start:stop].double(), -1) + _SOFTMAX_FLOOR
             parts.append((p * (p / q).log()).sum(-1).float())
         return torch.cat(parts)
-
-
-class _Products:
-    """The inner products of a block."""
-
-    def __init__(
-        self,
-        inputs: Sequence[int],
-        pairs: Sequence[tuple[int, int]],
-        deltas: bool,
-        dtype: torch.dtype,
-    ) -> None:
-        self._inputs = inputs
-        self._pairs = pairs
-        self._deltas = deltas
-        self._dtype = dtype
-
-    def __call__(self, space: Workspace) -> list[float]:
-        base = space.load(0) if self._deltas else None
-        vectors = []
-        for place, i in enumerate(self._inputs):
-            vector = space.scratch(place + 1)
-            source = space.load(i)
-            vector.copy_(source) if base is None else torch.sub(source, base, out=vector)
-            vectors.append(vector.to(self._dtype))
-        # A block is short enough for float32 sums, and in one thread they are always the same.
-        return [float(torch.dot(vectors[i], vectors[j])) for i, j in self._pairs]

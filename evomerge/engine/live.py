@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import torch
 
 from evomerge.engine.bank import Bank
-from evomerge.engine.merging import Finite, check_finite, merge_tensor, torch_dtype
+from evomerge.engine.merging import Checked, merge_tensor, raise_first, torch_dtype
 from evomerge.engine.native import prompt_threads
-from evomerge.engine.plan import MergePlan, PlannedTensor
+from evomerge.engine.plan import MergePlan
 from evomerge.errors import CheckpointError
 
 __all__ = ["materialize"]
@@ -33,11 +33,11 @@ def materialize(plan: MergePlan, bank: Bank, out: Mapping[str, torch.Tensor], *,
     """
     _check_goal(plan, out)
     compute = torch_dtype(plan.compute_dtype) if plan.compute_dtype else None
-    merged: list[tuple[PlannedTensor, Finite]] = []
+    checks: list[Checked] = []
     with prompt_threads():
         try:
             for tensor in plan.outputs:
-                finite = merge_tensor(
+                check = merge_tensor(
                     plan,
                     tensor,
                     bank.inputs(tensor, compute),
@@ -47,11 +47,11 @@ def materialize(plan: MergePlan, bank: Bank, out: Mapping[str, torch.Tensor], *,
                     workspace=bank.workspace,
                     seed=seed,
                 )
-                merged.append((tensor, finite))
+                checks.append(check)
         finally:
             # Whatever happens, nothing is written to `out` after this.
-            results = [(tensor, finite()) for tensor, finite in merged]
-    check_finite(results)
+            problems = [check() for check in checks]
+    raise_first(problems)
 
 
 def _check_goal(plan: MergePlan, out: Mapping[str, torch.Tensor]) -> None:

@@ -19,16 +19,21 @@ __all__ = [
     "BracketedMagnitudes",
     "Found",
     "Patterns",
+    "Run",
     "Scan",
     "SortedMagnitudes",
     "rank_type",
     "row_ranks",
+    "sorted_runs",
 ]
 
 Patterns = np.ndarray[Any, np.dtype[np.int32]]
 Integers = np.ndarray[Any, np.dtype[np.int64]]
 Found = tuple[int, np.ndarray[Any, Any], Patterns]
 """How many magnitudes are above, and the places and patterns of those inside."""
+Run = tuple[int, Patterns, Integers]
+"""First element of a stretch, its different patterns from the smallest, and how often each is
+there."""
 Result = TypeVar("Result")
 
 _SAMPLES = (1 << 14, 1 << 18)
@@ -45,6 +50,14 @@ class Scan(Protocol):
 
         Blocks are memory that is used again; the results are in their order.
         """
+        ...
+
+    def runs(self) -> list[Run]:
+        """Return the different patterns of each `STRETCH`, in the order of the stretches."""
+        ...
+
+    def rising(self) -> Patterns:
+        """Return all patterns from the smallest to the largest."""
         ...
 
     def within(self, low: int, high: int) -> Found:
@@ -73,17 +86,18 @@ class SortedMagnitudes:
 
     def __init__(self, scan: Scan, numel: int) -> None:
         """Sort the magnitudes of a field of `numel` elements."""
-        parts = [part for block in scan(_runs) for part in block]
+        parts = scan.runs()
         number = sum(len(part[1]) for part in parts)
-        patterns = np.concatenate([np.zeros(0, np.int32), *(part[1] for part in parts)])
-        counts = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
         self._scan = scan
         self._numel = numel
         # Where nearly every element is its own entry, counts and places cost more than they tell.
         self._rising: Patterns | None = None
         if 4 * number > numel:
-            self._rising = np.sort(np.repeat(patterns, counts))
+            del parts
+            self._rising = scan.rising()
             return
+        patterns = np.concatenate([np.zeros(0, np.int32), *(part[1] for part in parts)])
+        counts = np.concatenate([np.zeros(0, np.int64), *(part[2] for part in parts)])
         starts = np.concatenate([np.full(len(part[1]), part[0], np.int64) for part in parts])
         # The blocks come in their order, which a stable sort keeps among equals.
         order = np.argsort(-patterns, kind="stable")
@@ -155,7 +169,7 @@ class BracketedMagnitudes:
         return Threshold(_magnitude(pattern), int(equal[wanted - 1]) if split else None)
 
 
-def _runs(start: int, block: Patterns) -> list[tuple[int, Patterns, Integers]]:
+def sorted_runs(start: int, block: Patterns) -> list[Run]:
     """Return for each stretch of a block its different patterns and how often each is there."""
     found = []
     for first in range(0, len(block), STRETCH):

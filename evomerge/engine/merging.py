@@ -1,20 +1,22 @@
 """The one computation behind every way of merging."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 
 import torch
 
-from evomerge.engine.facts import FactStore, TensorFacts
+from evomerge.engine.facts import FactStore, NotFiniteError, TensorFacts
+from evomerge.engine.native import Merging
 from evomerge.engine.plan import MergePlan, PlannedTensor
 from evomerge.engine.workspace import Workspace
 from evomerge.errors import EvaluationError, RecipeError
 from evomerge.methods import METHODS
 from evomerge.methods.draws import draw_key
+from evomerge.methods.interface import Kernel
 
-__all__ = ["Finite", "check_finite", "merge_tensor", "torch_dtype"]
+__all__ = ["Checked", "merge_tensor", "raise_first", "torch_dtype"]
 
-Finite = Callable[[], bool]
-"""Waits for a merged tensor; returns whether its type holds all its numbers."""
+Checked = Callable[[], EvaluationError | None]
+"""Waits for a merged tensor; returns what is wrong with its numbers or with those of a source."""
 
 
 def torch_dtype(name: str) -> torch.dtype:
@@ -34,7 +36,7 @@ def merge_tensor(
     store: FactStore,
     workspace: Workspace,
     seed: int,
-) -> Finite:
+) -> Checked:
     """Merge one tensor.
 
     Args:
@@ -53,12 +55,12 @@ def merge_tensor(
         change.
 
     Raises:
-        EvaluationError: if a source has values that are not finite.
+        EvaluationError: if a source has values that are not finite, and this is found at once.
         RecipeError: if the numbers of the recipe make no merge for this tensor.
     """
     if tensor.settings is None:
         out.copy_(inputs[0])
-        return lambda: True
+        return lambda: None
     flat = [source.reshape(-1) for source in inputs]
     keys: list[Hashable] = [
         (*tensor.content(i), plan.compute_dtype) for i in range(len(tensor.inputs))
@@ -71,20 +73,49 @@ def merge_tensor(
         draw=lambda i: draw_key(seed, tensor.name, fingerprint(tensor.inputs[i][0])),
         shape=tensor.shape,
     )
-    for i, (model, name) in enumerate(tensor.inputs):
-        if not facts.finite(i):
-            raise _damaged(model, name, inputs[i])
+
+    def damaged(suspects: Iterable[int]) -> EvaluationError | None:
+        i = next((i for i in suspects if not facts.finite(i)), None)
+        return None if i is None else _damaged(*tensor.inputs[i], inputs[i])
+
     try:
         kernel = METHODS[plan.method].load()(tensor.settings, facts)
+    except NotFiniteError as exc:
+        raise _damaged(*tensor.inputs[exc.i], inputs[exc.i]) from exc
     except RecipeError as exc:
         raise RecipeError(f"tensor {tensor.name!r}: {exc}") from exc
     dtype = torch_dtype(tensor.dtype)
+    merging = None
+    if out.is_contiguous() and workspace.native is not None:
+        merging = workspace.native.merge(kernel, flat, dtype, out.view(-1))
+    if merging is not None:
+        return lambda: _problem(tensor, merging, damaged)
+    raise_first([damaged(range(len(flat)))])
+    fits = _merge_blocks(kernel, flat, dtype, out, workspace)
+    return lambda: None if fits() else _overflow(tensor)
+
+
+def _problem(
+    tensor: PlannedTensor,
+    merging: Merging,
+    damaged: Callable[[Iterable[int]], EvaluationError | None],
+) -> EvaluationError | None:
+    """Wait for native loops; return what is wrong with the numbers that they read and wrote."""
+    sources, result = merging.wait()
+    suspects = [i for i in range(len(tensor.inputs)) if i not in merging.read or not sources]
+    return damaged(suspects) or (None if result else _overflow(tensor))
+
+
+def _merge_blocks(
+    kernel: Kernel,
+    flat: Sequence[torch.Tensor],
+    dtype: torch.dtype,
+    out: torch.Tensor,
+    workspace: Workspace,
+) -> Callable[[], bool]:
+    """Merge block by block; return what tells whether the type holds all numbers."""
     direct = out.is_contiguous()
     goal = (out if direct else torch.empty(out.shape, dtype=dtype, device=out.device)).view(-1)
-    if direct and workspace.native is not None:
-        finite = workspace.native.merge(kernel, flat, dtype, goal)
-        if finite is not None:
-            return finite
 
     def merge_block(space: Workspace) -> tuple[torch.Tensor, torch.Tensor]:
         result = space.result()
@@ -102,21 +133,22 @@ def merge_tensor(
     return lambda: not extremes or bool(torch.isfinite(torch.stack(extremes)).all())
 
 
-def check_finite(tensors: Sequence[tuple[PlannedTensor, bool]]) -> None:
-    """Check that merged tensors hold numbers.
-
-    Args:
-        tensors: What was merged, and what its `Finite` returned.
+def raise_first(problems: Iterable[EvaluationError | None]) -> None:
+    """Raise the first of what `Checked` returned that is an error.
 
     Raises:
-        EvaluationError: naming the first tensor that is not finite.
+        EvaluationError: if there is one.
     """
-    for tensor, is_finite in tensors:
-        if not is_finite:
-            raise EvaluationError(
-                f"merged tensor {tensor.name!r} has values that {tensor.dtype} cannot hold, though "
-                "its sources are finite; use smaller weights or a wider out_dtype"
-            )
+    problem = next((each for each in problems if each is not None), None)
+    if problem is not None:
+        raise problem
+
+
+def _overflow(tensor: PlannedTensor) -> EvaluationError:
+    return EvaluationError(
+        f"merged tensor {tensor.name!r} has values that {tensor.dtype} cannot hold, though "
+        "its sources are finite; use smaller weights or a wider out_dtype"
+    )
 
 
 def _damaged(model: str, name: str, source: torch.Tensor) -> EvaluationError:

@@ -6,11 +6,13 @@ threads, and a merge goes on while the next tensor is prepared.
 """
 
 import logging
+import math
 import os
 import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +24,24 @@ from evomerge.engine.native_code import Loop, cache_folder, has_half, load_loop
 from evomerge.engine.native_loops import loop_source
 from evomerge.errors import PrerequisiteError
 from evomerge.methods.draws import LEVEL_SHIFT, LEVELS, Draws
-from evomerge.methods.exact import anchors
+from evomerge.methods.exact import STRETCH, anchors
 from evomerge.methods.fields import TaskVector
 from evomerge.methods.interface import Field, Kernel
 from evomerge.methods.program import Numbers, Program, written
 
-__all__ = ["Native", "native_loops", "prompt_threads"]
+__all__ = ["Merging", "Native", "native_loops", "prompt_threads"]
 
 _LARGEST = 2**31 - 1
+_INFINITE = 0x7F800000
+_INTEGER = 0xFFFFFFFF
 _PIECE = 1 << 20
 _LITTLE = 1 << 15
 """Up to so many elements the threads would take longer to begin."""
 _TURN_SECONDS = 2e-4
 _PAYS = 20_000_000
 _FEW = 16  # a piece has so many times fewer elements near a threshold
+_MOVES = 3
+"""So many moves an element, and sorting by digits would have been as quick."""
 _TYPES = (torch.float32, torch.bfloat16, torch.float16)
 _CHOICES = ("auto", "never", "always")
 _log = logging.getLogger(__name__)
@@ -108,6 +114,28 @@ class _Job:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Merging:
+    """A tensor that is being merged.
+
+    Attributes:
+        read: The inputs that the loop reads.
+        pieces: Each gives the patterns of the largest magnitude that it read (times 2**32) and
+            wrote.
+    """
+
+    read: tuple[int, ...]
+    pieces: "Sequence[Future[int]]"
+
+    def wait(self) -> tuple[bool, bool]:
+        """Wait for the end; return whether what was read, and what was written, is finite."""
+        found = [future.result() for future in self.pieces]
+        return (
+            all(peaks >> 32 < _INFINITE for peaks in found),
+            all(peaks & _INTEGER < _INFINITE for peaks in found),
+        )
+
+
 class Native:
     """The native loops of one process; its methods return None where a loop cannot do it.
 
@@ -128,7 +156,7 @@ class Native:
 
     def merge(
         self, kernel: Kernel, inputs: Sequence[torch.Tensor], dtype: torch.dtype, out: torch.Tensor
-    ) -> Callable[[], bool] | None:
+    ) -> "Merging | None":
         """Begin to merge a whole tensor.
 
         Args:
@@ -138,17 +166,20 @@ class Native:
             out: Where it goes, flat.
 
         Returns:
-            What waits for the end and tells whether the type holds all numbers.
+            What goes on.
         """
         if not _suits([out], dtype):
             return None
-        job = self._job("merge", written(kernel), inputs, (dtype, out.dtype))
-        if job is None:
+        program = written(kernel)
+        job = self._job("merge", program, inputs, (dtype, out.dtype))
+        if job is None or program is None:
             return None
         goal = out.data_ptr()
         alone = out.numel() <= _LITTLE
-        running = [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()]
-        return lambda: all([future.result() == 0 for future in running])  # noqa: C419 - wait for all
+        return Merging(
+            tuple(program.inputs),
+            [self._begin(job.run, piece, goal, alone=alone) for piece in job.pieces()],
+        )
 
     def largest(self, tensor: torch.Tensor) -> float | None:
         """Return the largest magnitude of a flat tensor; not finite if one of them is not."""
@@ -183,6 +214,35 @@ class Native:
         sums = np.sum(self._all(add, job.pieces()), axis=0)
         near, far = np.spacing(grids).tolist()
         return [float(sums[i]) * near + float(sums[i + 1]) * far for i in range(0, len(sums), 2)]
+
+    def products(
+        self, pairs: Sequence[tuple[int, int]], inputs: Sequence[torch.Tensor], *, deltas: bool
+    ) -> list[float] | None:
+        """Return inner products, as `evomerge.engine.products` has them.
+
+        Args:
+            pairs: Of which inputs.
+            inputs: The flat sources.
+            deltas: Whether of task vectors.
+        """
+        program = Program()
+        read = program.task_vector if deltas else program.load
+        program.results = tuple(program.let(f"{read(i)} * {read(j)}") for i, j in pairs)
+        job = self._job("sums", program, inputs)
+        if job is None:
+            return None
+
+        def add(piece: Piece) -> np.ndarray[Any, Any]:
+            lines = -(-(piece[2] - piece[1]) // STRETCH)
+            sums = np.zeros((lines, len(pairs), 3), np.int64)
+            fits = job.run(piece, sums) == 0
+            coarse, fine, power = np.moveaxis(sums, 2, 0)
+            found = np.ldexp(coarse, power - 22) + np.ldexp(fine, power - 44)
+            return found if fits else np.full_like(found, np.nan)
+
+        numel, length = inputs[0].numel(), 16 * STRETCH
+        pieces = [(job.parts[0], k, min(k + length, numel)) for k in range(0, numel, length)]
+        return [math.fsum(column) for column in np.concatenate(self._all(add, pieces)).T.tolist()]
 
     def levels(
         self, i: int, draws: Draws, inputs: Sequence[torch.Tensor], bound: float
@@ -246,6 +306,48 @@ class Native:
         pieces = ((job.parts[0], first, min(first + length, numel)) for first in firsts)
         return self._all(give, pieces)
 
+    def runs(
+        self, field: Field, inputs: Sequence[torch.Tensor], stretch: int
+    ) -> list[tuple[int, Patterns, Integers]] | None:
+        """Return the different magnitudes of each stretch of a field, as rising bit patterns.
+
+        Args:
+            field: Whose.
+            inputs: The flat sources.
+            stretch: Elements in a stretch.
+
+        Returns:
+            For each stretch its first element, the patterns, and how often each is there.
+        """
+        job = self._job("runs", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+
+        def sort(piece: Piece) -> list[tuple[int, Patterns, Integers]]:
+            numbers, first, stop = piece
+            counts, keys = np.empty(3 * 2048, np.uint32), np.empty(2 * stretch, np.int32)
+            found = []
+            for start in range(first, stop, stretch):
+                end = min(start + stretch, stop)
+                many = job.run((numbers, start, end), counts, keys)
+                patterns = keys[end - start : end - start + many].copy()
+                found.append((start, patterns, keys[:many].astype(np.int64)))
+            return found
+
+        numel, length = inputs[0].numel(), 16 * stretch
+        pieces = [(job.parts[0], k, min(k + length, numel)) for k in range(0, numel, length)]
+        return [run for part in self._all(sort, pieces) for run in part]
+
+    def rising(self, field: Field, inputs: Sequence[torch.Tensor]) -> Patterns | None:
+        """Return all magnitudes of a field, as bit patterns from the smallest to the largest."""
+        job = self._job("runs", written(field), inputs)
+        if job is None or len(job.parts) > 1:
+            return None
+        numel = inputs[0].numel()
+        counts, keys = np.empty(3 * 2048, np.uint32), np.empty(2 * numel, np.int32)
+        many = job.run((job.parts[0], 0, numel), counts, keys)
+        return np.repeat(keys[numel : numel + many], keys[:many])
+
     def within(
         self, field: Field, inputs: Sequence[torch.Tensor], low: int, high: int
     ) -> tuple[int, np.ndarray[Any, Any], Patterns] | None:
@@ -304,9 +406,12 @@ class Native:
             return None
         ranks = torch.empty(inputs[0].numel(), dtype=kind)
         goal, rows = ranks.numpy(), len(ranks) // row
+        few = all(inputs[k].itemsize == 2 for k in (0, i))
+        moves = _MOVES * row if few else 0
 
         def rank(piece: Piece) -> None:
-            job.run(piece, np.empty(1024, np.uint32), np.empty(2 * row, np.uint64), goal, row)
+            counts, pairs = np.empty(2048, np.uint32), np.empty(2 * row, np.uint64)
+            job.run(piece, counts, pairs, goal, row, moves)
 
         step = max(_PIECE // 8 // row, 1)
         starts = range(0, rows, step)

@@ -9,6 +9,19 @@ from dataclasses import dataclass
 
 import torch
 
+from evomerge.engine.native_texts import (
+    LARGEST,
+    LEVELS,
+    MERGE,
+    PATTERNS,
+    PLACE,
+    RANKS,
+    RUNS,
+    SUMS,
+    TOTALS,
+    WITHIN,
+)
+from evomerge.methods.exact import LOWEST, TOO_LARGE
 from evomerge.methods.program import Program
 
 __all__ = ["LOOPS", "Source", "loop_source", "type_name"]
@@ -32,8 +45,7 @@ class _Loop:
     """What goes on around the lines of a program.
 
     Attributes:
-        text: Its lines; `{element}` stands for those that compute the results for element `i`,
-            `{r}` for the name of the first result and `{r2}` for that of the last.
+        text: Its lines, of `evomerge.engine.native_texts`.
         own: Its own arguments.
     """
 
@@ -41,173 +53,20 @@ class _Loop:
     own: tuple[str, ...] = ()
 
 
-_MERGE = """
-    bad = I(0)
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        rounded = rounder({r})
-        bad = I(bad | I((bits(rounded) & 0x7F800000) == 0x7F800000))
-        writer(out, i, rounded)
-    return bad
-"""
-
-_LARGEST = """
-    most = I(0)
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        most = larger(most, I(bits({r}) & 0x7FFFFFFF))
-    return most
-"""
-
-_TOTALS = """
-    first, second = read_float32(grids, 0), read_float32(grids, 1)
-    near, far = int64(bits(first)), int64(bits(second))
-    {clear}
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        {add}
-    {keep}
-    return 0
-"""
-
-_LOOK = """i = chunk + uint64(k)
-                {element}
-                pattern = I(bits({r}) & 0x7FFFFFFF)
-                more = I(more + I(pattern > most))
-                hit = uint64((pattern >= least) & (pattern <= most))
-                inside = uint64(inside | (hit << uint64(k)))"""
-
-# The looked-for elements are few: 64 are looked at together, as bits of a word, then those found.
-_WITHIN = """
-    above = int64(0)
-    found = int64(0)
-    least, most = I(low), I(high)
-    for chunk in range(uint64(start), uint64(stop), uint64(64)):
-        inside = uint64(0)
-        more = I(0)
-        if chunk + uint64(64) <= uint64(stop):
-            for k in range(64):
-                {look}
-        else:
-            for k in range(stop - int64(chunk)):
-                {look}
-        above += more
-        while inside != uint64(0):
-            i = chunk + lowest_bit(inside)
-            inside = uint64(inside & uint64(inside - uint64(1)))
-            {element}
-            if found < room:
-                write_uint32(places, found, uint32(i))
-                write_int32(patterns, found, I(bits({r}) & 0x7FFFFFFF))
-            found += 1
-    write_int64(counts, 0, above)
-    write_int64(counts, 1, found)
-    return 0
-"""
-
-_PLACE = """
-    left = number
-    wanted = I(pattern)
-    for chunk in range(start, stop, 64):
-        end = chunk + 64 if chunk + 64 < stop else stop
-        equal = I(0)
-        for i in range(uint64(chunk), uint64(end)):
-            {element}
-            equal = I(equal + I(I(bits({r}) & 0x7FFFFFFF) == wanted))
-        if equal < left:
-            left -= equal
-            continue
-        for i in range(uint64(chunk), uint64(end)):
-            {element}
-            if I(bits({r}) & 0x7FFFFFFF) == wanted:
-                left -= 1
-                if left == 0:
-                    return int64(i)
-    return -1
-"""
-
-_PATTERNS = """
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        write_int32(patterns, i - uint64(start), I(bits({r}) & 0x7FFFFFFF))
-    return 0
-"""
-
-_LEVELS = """
-    first, second = read_float32(grids, 0), read_float32(grids, 1)
-    near, far = int64(bits(first)), int64(bits(second))
-    for i in range(uint64(start), uint64(stop)):
-        {element}
-        level = uint64((int64({r2}) >> shift) + (half >> 1))
-        value = abs({r})
-        sum = value + first
-        rest = (value - (sum - first)) + second
-        write_int64(table, level, read_int64(table, level) + int64(bits(sum)) - near)
-        level = uint64(level + uint64(half))
-        write_int64(table, level, read_int64(table, level) + int64(bits(rest)) - far)
-    return 0
-"""
-
-# Numbers that are not negative are sorted by their bits, digit after digit. `counts` has four
-# digits; `pairs`, of a key and its place, are two halves that take turns.
-_RANKS = """
-    size = uint64(row)
-    low, place = uint64(255), uint64(0xFFFFFFFF)
-    for line in range(start, stop):
-        for k in range(uint64(0), uint64(1024)):
-            write_uint32(counts, k, uint32(0))
-        begin = uint64(line) * size
-        for j in range(uint64(0), size):
-            i = begin + j
-            {element}
-            key = uint64(uint32(bits({r}) & 0x7FFFFFFF))
-            write_uint64(pairs, j, (key << uint64(32)) | j)
-            k = key & low
-            write_uint32(counts, k, uint32(read_uint32(counts, k) + uint32(1)))
-            k = uint64(256) + ((key >> uint64(8)) & low)
-            write_uint32(counts, k, uint32(read_uint32(counts, k) + uint32(1)))
-            k = uint64(512) + ((key >> uint64(16)) & low)
-            write_uint32(counts, k, uint32(read_uint32(counts, k) + uint32(1)))
-            k = uint64(768) + (key >> uint64(24))
-            write_uint32(counts, k, uint32(read_uint32(counts, k) + uint32(1)))
-        here, there = uint64(0), size
-        for digit in range(uint64(0), uint64(4)):
-            shift = uint64(32) + uint64(8) * digit
-            table = uint64(256) * digit
-            k = table + ((read_uint64(pairs, here) >> shift) & low)
-            if uint64(read_uint32(counts, k)) == size:
-                continue
-            goal = uint32(0)
-            for k in range(table, table + uint64(256)):
-                number = read_uint32(counts, k)
-                write_uint32(counts, k, goal)
-                goal = uint32(goal + number)
-            for j in range(here, here + size):
-                pair = read_uint64(pairs, j)
-                k = table + ((pair >> shift) & low)
-                goal = read_uint32(counts, k)
-                write_uint32(counts, k, uint32(goal + uint32(1)))
-                write_uint64(pairs, there + uint64(goal), pair)
-            here, there = there, here
-        for j in range(uint64(0), size):
-            write_ranks(ranks, begin + (read_uint64(pairs, here + j) & place), I(j))
-    return 0
-"""
-
-_RANKS_OWN = ("counts", "pairs", "ranks", "row")
+_RANKS_OWN = ("counts", "pairs", "ranks", "row", "moves")
 
 LOOPS = {
-    "merge": _Loop(_MERGE, ("out",)),
-    "largest": _Loop(_LARGEST),
-    "totals": _Loop(_TOTALS, ("grids", "sums")),
-    "within": _Loop(
-        _WITHIN.replace("{look}", _LOOK), ("places", "patterns", "counts", "low", "high", "room")
-    ),
-    "place": _Loop(_PLACE, ("pattern", "number")),
-    "patterns": _Loop(_PATTERNS, ("patterns",)),
-    "levels": _Loop(_LEVELS, ("grids", "table", "shift", "half")),
-    "ranks16": _Loop(_RANKS.replace("write_ranks", "write_int16"), _RANKS_OWN),
-    "ranks32": _Loop(_RANKS.replace("write_ranks", "write_int32"), _RANKS_OWN),
+    "merge": _Loop(MERGE, ("out",)),
+    "largest": _Loop(LARGEST),
+    "totals": _Loop(TOTALS, ("grids", "sums")),
+    "sums": _Loop(SUMS, ("sums",)),
+    "within": _Loop(WITHIN, ("places", "patterns", "counts", "low", "high", "room")),
+    "place": _Loop(PLACE, ("pattern", "number")),
+    "patterns": _Loop(PATTERNS, ("patterns",)),
+    "runs": _Loop(RUNS, ("counts", "keys")),
+    "levels": _Loop(LEVELS, ("grids", "table", "shift", "half")),
+    "ranks16": _Loop(RANKS.replace("write_ranks", "write_int16"), _RANKS_OWN),
+    "ranks32": _Loop(RANKS.replace("write_ranks", "write_int32"), _RANKS_OWN),
 }
 """The loops by name. They take the tensors of the program, its floats and integers, what is their
 own, start and stop; `ranks` counts start and stop in rows."""
@@ -246,12 +105,19 @@ def loop_source(
     element += ["index = I(i)", *program.lines]
     for count, letter, array in zip(program.num_numbers, "fn", ("float32", "int32"), strict=True):
         head += [f"{letter}{place} = read_{array}({letter}_at, {place})" for place in range(count)]
-    blocks = {"{element}": element, **_sums(program.results)}
+    # One step of the running maximum for an element: compilers make no vectors of more.
+    peak = "I(0)"
+    for k in range(len(inputs)):
+        peak = f"larger({peak}, I(bits(x{k}) & 0x7FFFFFFF))"
+    look = [f"most = larger(most, {peak})"]
+    sums = _stretch_sums(program.results) if name == "sums" else _total_sums(program.results)
+    blocks = {"{element}": element, "{look}": look, **sums}
     body = []
     for line in loop.text.strip("\n").splitlines():
         indent = line[: len(line) - len(line.lstrip())]
         body += [indent + inner for inner in blocks.get(line.strip(), [line.strip()])]
     text = "\n".join([*(f"    {line}" for line in head), *body])
+    text = text.replace("RESULTS", str(len(program.results)))
     text = text.replace("{r}", program.results[0]).replace("{r2}", program.results[-1])
     if rounded is not None and out is not None:
         text = text.replace("rounder(", f"rounded_{type_name(rounded)}(")
@@ -267,20 +133,61 @@ def loop_source(
     return Source(f"def loop({', '.join(arguments)}):\n{text}\n", arguments)
 
 
-def _sums(results: Sequence[str]) -> dict[str, list[str]]:
+def _total_sums(results: Sequence[str]) -> dict[str, list[str]]:
     """Return the lines that add up the magnitudes of results, in two exact parts."""
-    add, clear, keep = [], [], []
-    for place, value in enumerate(results):
-        clear.append(f"coarse{place} = fine{place} = int64(0)")
-        add += [
-            f"value{place} = abs({value})",
-            f"sum{place} = value{place} + first",
-            f"rest{place} = (value{place} - (sum{place} - first)) + second",
-            f"coarse{place} += int64(bits(sum{place})) - near",
-            f"fine{place} += int64(bits(rest{place})) - far",
-        ]
+    keep = []
+    for place in range(len(results)):
         keep += [
             f"write_int64(sums, {2 * place}, coarse{place})",
             f"write_int64(sums, {2 * place + 1}, fine{place})",
         ]
-    return {"{add}": add, "{clear}": clear, "{keep}": keep}
+    return {**_parts([(f"abs({value})", "") for value in results]), "{keep}": keep}
+
+
+def _stretch_sums(results: Sequence[str]) -> dict[str, list[str]]:
+    """Return the lines that add up results, each with grids of its own."""
+    nothing, largest, grids, keep = [], [], [], []
+    for place, value in enumerate(results):
+        nothing.append(f"most{place} = I(0)")
+        largest.append(f"most{place} = larger(most{place}, I(bits({value}) & 0x7FFFFFFF))")
+        grids += [
+            f"if most{place} >= {TOO_LARGE}:",
+            "    return 1",
+            # As in evomerge.methods.exact: 3 * 2**power, and that times 2**-22.
+            f"power{place} = larger(I((most{place} >> 23) - 126), I({LOWEST}))",
+            f"near{place} = I(((power{place} + 128) << 23) | 0x400000)",
+            f"far{place} = I(near{place} - (22 << 23))",
+            f"first{place}, second{place} = as_float(near{place}), as_float(far{place})",
+        ]
+        parts = (f"coarse{place}", f"fine{place}", f"int64(power{place})")
+        keep += [f"write_int64(sums, {3 * place + k}, {part})" for k, part in enumerate(parts)]
+    return {
+        **_parts([(value, str(place)) for place, value in enumerate(results)]),
+        "{nothing}": nothing,
+        "{largest}": largest,
+        "{grids}": grids,
+        "{keep}": keep,
+    }
+
+
+def _parts(values: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    """Return the lines that split numbers into two parts on grids and add these up.
+
+    A part has 22 bits, so the sums of 256 elements are 32-bit integers: half the work of 64.
+
+    Args:
+        values: Expressions, and what the names of their grids end in.
+    """
+    add, clear, begin, end = [], [], [], []
+    for place, (value, grid) in enumerate(values):
+        clear.append(f"coarse{place} = fine{place} = int64(0)")
+        begin.append(f"high{place} = low{place} = I(0)")
+        add += [
+            f"value{place} = {value}",
+            f"sum{place} = value{place} + first{grid}",
+            f"rest{place} = (value{place} - (sum{place} - first{grid})) + second{grid}",
+            f"high{place} = I(high{place} + I(bits(sum{place}) - near{grid}))",
+            f"low{place} = I(low{place} + I(bits(rest{place}) - far{grid}))",
+        ]
+        end += [f"coarse{place} += int64(high{place})", f"fine{place} += int64(low{place})"]
+    return {"{add}": add, "{clear}": clear, "{begin}": begin, "{end}": end}

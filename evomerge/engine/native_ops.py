@@ -156,6 +156,7 @@ NAMES: dict[str, Any] = {
     "at_least": _clamp(),
     "larger": _larger(),
     "lowest_bit": _unary(types.uint64, types.uint64, lambda b, v: b.cttz(v, _TRUE)),
+    "as_float": _unary(types.float32, types.int32, lambda b, v: b.bitcast(v, _SINGLE)),
     "bits": _unary(types.int32, types.float32, lambda b, v: b.bitcast(v, _WORD)),
     **{f"read_{n}": _reader(kind, types.float32, _FLOATS[n][0]) for n, kind in _KINDS.items()},
     **{f"write_{n}": _writer(kind, types.float32, _FLOATS[n][1]) for n, kind in _KINDS.items()},
@@ -164,4 +165,5 @@ NAMES: dict[str, Any] = {
     **{f"write_{n}": _writer(kind, value, to) for n, (kind, value, _, to) in _INTEGERS.items()},
 }
 """What the text of a loop may name: `read_TYPE(address, index)`, `write_TYPE(address, index,
-value)`, `rounded_TYPE(value)`, a float32 of a value that the type has, `bits(value)`, …"""
+value)`, `rounded_TYPE(value)`, a float32 of a value that the type has, `bits(value)` and back
+`as_float(bits)`, …"""

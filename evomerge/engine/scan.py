@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import torch
 
-from evomerge.engine.magnitudes import STRETCH, Found, Patterns
+from evomerge.engine.magnitudes import STRETCH, Found, Patterns, Run, sorted_runs
 from evomerge.engine.workspace import Result, Workspace
 from evomerge.methods.interface import Field
 
@@ -36,6 +36,24 @@ class FieldScan:
             return work(space.start, values.view(torch.int32).bitwise_and_(_NO_SIGN).cpu().numpy())
 
         return self._space.each(self._tensors, run)
+
+    def runs(self) -> list[Run]:
+        """Return the different patterns of each `STRETCH`, in the order of the stretches."""
+        if self._native is not None:
+            found = self._native.runs(self._field, self._tensors, STRETCH)
+            if found is not None:
+                return found
+        return [run for block in self(sorted_runs) for run in block]
+
+    def rising(self) -> Patterns:
+        """Return all patterns from the smallest to the largest."""
+        found = None
+        if self._native is not None:
+            found = self._native.rising(self._field, self._tensors)
+        if found is None:
+            found = np.concatenate(self(lambda _, block: block.copy()))
+            found.sort()
+        return found
 
     def within(self, low: int, high: int) -> Found:
         """Return how many are above `high`, and places and patterns of those down to `low`."""

@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 
 from evomerge.engine.bank import Bank
-from evomerge.engine.merging import check_finite, merge_tensor, torch_dtype
+from evomerge.engine.merging import merge_tensor, raise_first, torch_dtype
 from evomerge.engine.native import prompt_threads
 from evomerge.engine.plan import MergePlan, PlannedTensor
 from evomerge.errors import EvaluationError
@@ -69,7 +69,7 @@ def _unrounded(plan: MergePlan, tensor: PlannedTensor, bank: Bank, seed: int) ->
     wide = replace(tensor, dtype="float32")
     out = torch.empty(tensor.shape, dtype=torch.float32, device=bank.device)
     with prompt_threads():
-        finite = merge_tensor(
+        check = merge_tensor(
             plan,
             wide,
             bank.inputs(tensor, torch_dtype(plan.compute_dtype) if plan.compute_dtype else None),
@@ -79,5 +79,5 @@ def _unrounded(plan: MergePlan, tensor: PlannedTensor, bank: Bank, seed: int) ->
             workspace=bank.workspace,
             seed=seed,
         )
-        check_finite([(wide, finite())])
+        raise_first([check()])
     return out

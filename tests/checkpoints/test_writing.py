@@ -144,6 +144,7 @@ def test_large_shards_are_brought_to_the_disk_meanwhile(
     from evomerge.checkpoints import writing
 
     synced: list[str] = []
+    monkeypatch.setattr("evomerge.checkpoints.direct_file._DIRECT", 0)
     sync = writing._sync
     monkeypatch.setattr(writing, "_sync", lambda path: synced.append(path.name) or sync(path))
     monkeypatch.setattr(writing, "_SYNC_BYTES", 1000)

@@ -11,8 +11,11 @@ import torch
 from safetensors.torch import load_file
 
 from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
-from evomerge.engine.magnitudes import row_ranks
+from evomerge.engine.facts import FactStore
+from evomerge.engine.magnitudes import STRETCH, row_ranks
 from evomerge.engine.native import Native, native_loops
+from evomerge.engine.products import inner_products
+from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import Workspace
 from evomerge.errors import EvaluationError, PrerequisiteError
 from evomerge.methods import METHODS
@@ -23,6 +26,7 @@ from evomerge.methods.linear import LinearCombination
 from evomerge.methods.sce import Energy
 from evomerge.methods.sparsifiers import Drop, RankedDrop, Selection, Trim, Window
 from evomerge.methods.task_vectors import TaskVectors
+from evomerge.recipe import Recipe, parse_recipe
 from tests.engine import reference
 from tests.methods.test_program import NOT_WRITTEN, facts_of, kernel_of, models
 
@@ -52,9 +56,9 @@ def fused(
     native: Native, kernel: Kernel, tensors: list[torch.Tensor], dtype: torch.dtype
 ) -> torch.Tensor:
     out = torch.empty(tensors[0].numel(), dtype=dtype)
-    finite = native.merge(kernel, tensors, dtype, out)
-    assert finite is not None
-    assert finite()
+    merging = native.merge(kernel, tensors, dtype, out)
+    assert merging is not None
+    assert merging.wait() == (True, True)
     return out
 
 
@@ -103,9 +107,9 @@ def test_types(native: Native, kind: torch.dtype, rounded: torch.dtype, out: tor
     numbers = torch.randn(1000) * 2.0 ** torch.randint(-30, 10, (1000,))
     source = numbers.to(kind)
     goal = torch.empty(1000, dtype=out)
-    finite = native.merge(LinearCombination((1.7,)), [source], rounded, goal)
-    assert finite is not None
-    assert finite()
+    merging = native.merge(LinearCombination((1.7,)), [source], rounded, goal)
+    assert merging is not None
+    assert merging.wait() == (True, True)
     wanted = (source.float() * 1.7).to(rounded).to(out)
     assert torch.equal(goal.view(-1), wanted)
 
@@ -115,9 +119,9 @@ def test_what_a_type_cannot_hold(native: Native) -> None:
     source[69_999] = 40_000.0
     for factor, holds in ((1.0, True), (1.1, False)):
         goal = torch.empty(70_000, dtype=torch.float16)
-        finite = native.merge(LinearCombination((factor,)), [source], torch.float16, goal)
-        assert finite is not None
-        assert finite() is holds
+        merging = native.merge(LinearCombination((factor,)), [source], torch.float16, goal)
+        assert merging is not None
+        assert merging.wait() == (True, holds)
 
 
 def test_largest(native: Native) -> None:
@@ -156,9 +160,67 @@ def test_thresholds(native: Native, kind: str, keep: bool) -> None:
             assert fast.threshold(field, kept) == plain.threshold(field, kept)
 
 
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "equal"])
+@pytest.mark.parametrize("numel", [1, STRETCH, STRETCH + 1, 300_001])
+def test_runs(native: Native, numel: int, kind: str) -> None:
+    tensors = models(5, 2, (numel,), "plain" if kind == "plain" else "bfloat16")
+    if kind == "equal":
+        tensors[1] = tensors[0]
+    for field in (TaskVector(1), Variance((0, 1))):
+        found = native.runs(field, tensors, STRETCH)
+        assert found is not None
+        plain = FieldScan(field, tensors, Workspace(CPU))
+        assert np.array_equal(native.rising(field, tensors), plain.rising())
+        wanted = plain.runs()
+        for mine, other in zip(found, wanted, strict=True):
+            assert mine[0] == other[0]
+            assert np.array_equal(mine[1], other[1])
+            assert np.array_equal(mine[2], other[2])
+
+
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "outlier", "tiny", "equal", "huge"])
+@pytest.mark.parametrize("deltas", [True, False])
+def test_inner_products(native: Native, deltas: bool, kind: str) -> None:
+    tensors = models(5, 3, (300_001,), "plain" if kind == "plain" else "bfloat16")
+    if kind == "outlier":
+        tensors[1][123_456] = 1e4
+    elif kind == "tiny":
+        tensors = [tensor * 1e-25 for tensor in tensors]
+    elif kind == "equal":
+        tensors[1] = tensors[0]
+    elif kind == "huge":  # no float32 holds these products
+        tensors = [tensor * 1e30 for tensor in tensors]
+    pairs = [(0, 0), (1, 1), (1, 2), (2, 2)]
+    fast = inner_products(pairs, tensors, Workspace(CPU, native=native), deltas=deltas)
+    assert inner_products(pairs, tensors, Workspace(CPU), deltas=deltas) == fast
+    assert native.products(pairs, tensors, deltas=deltas) == fast or kind == "huge"
+    vectors = [x.float() - tensors[0].float() if deltas else x for x in tensors]
+    wanted = [float(vectors[i].double().dot(vectors[j].double())) for i, j in pairs]
+    scale = [float(vectors[i].double().norm() * vectors[j].double().norm()) for i, j in pairs]
+    off = 1e-30 if kind == "tiny" else 0.0  # the finest grid
+    for found, exact, size in zip(fast, wanted, scale, strict=True):
+        assert found == pytest.approx(exact, rel=0.0, abs=1e-7 * size + off)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_inner_products_of_what_is_not_finite(native: Native, value: float) -> None:
+    tensors = models(5, 2, (300_001,), "bfloat16")
+    tensors[1][299_999] = value
+    for loops in (native, None):
+        (found,) = inner_products([(1, 1)], tensors, Workspace(CPU, native=loops), deltas=True)
+        assert not np.isfinite(found)
+
+
+@pytest.mark.parametrize("kind", ["plain", "bfloat16", "outlier", "tiny", "nothing"])
 @pytest.mark.parametrize("row", [1, 5, 767, 40_000])
-def test_ranks(native: Native, row: int) -> None:
-    tensors = models(9, 2, (3, row), "bfloat16")
+def test_ranks(native: Native, row: int, kind: str) -> None:
+    tensors = models(9, 2, (3, row), "plain" if kind == "plain" else "bfloat16")
+    if kind == "outlier":  # all others are in one bin
+        tensors[1][1, row // 2] = 1e30
+    elif kind == "tiny":
+        tensors = [tensor * 1e-36 for tensor in tensors]
+    elif kind == "nothing":
+        tensors[1] = tensors[0]
     flat = [tensor.reshape(-1) for tensor in tensors]
     found = native.ranks(1, flat, row)
     assert found is not None
@@ -220,7 +282,8 @@ from evomerge.engine.native import Native
 from evomerge.methods.linear import LinearCombination
 out = torch.empty(9)
 tensors = [torch.ones(9), torch.ones(9)]
-print(Native(Path(sys.argv[1])).merge(LinearCombination((0.5, 0.5)), tensors, out.dtype, out)())
+native = Native(Path(sys.argv[1]))
+print(*native.merge(LinearCombination((0.5, 0.5)), tensors, out.dtype, out).wait())
 print(out.tolist() == [1.0] * 9, "numba" in sys.modules)
 """
     outputs = [
@@ -229,7 +292,7 @@ print(out.tolist() == [1.0] * 9, "numba" in sys.modules)
         ).stdout.split()
         for _ in range(2)
     ]
-    assert outputs == [["True", "True", "True"], ["True", "True", "False"]]
+    assert outputs == [["True", "True", "True", "True"], ["True", "True", "True", "False"]]
 
 
 def test_a_failing_compiler_is_no_failure(
@@ -256,6 +319,57 @@ def test_a_failed_candidate_leaves_nothing_running(native: Native) -> None:
     bank.tensor(*name).view(-1)[5] = float("nan")
     out = {tensor.name: torch.empty(tensor.shape) for tensor in plan.outputs}
     with pytest.raises(EvaluationError, match="NaN or infinite"):
+        materialize(plan, bank, out, seed=0)
+
+
+def fitting(method: str) -> Recipe:
+    """Return a recipe for as many of three models as a method takes."""
+    spec = METHODS[method]
+    data = reference.simple("ties").to_dict() | {"merge_method": method}
+    if spec.base != "required":
+        del data["base_model"]
+    room = spec.max_models or 3
+    data["models"] = data["models"][: room - ("base_model" in data)]
+    if method in ("slerp", "nearswap"):
+        data["parameters"] = {"t": 0.3}
+    return parse_recipe(data)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("choice", ["never", "always"])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_damaged_source_is_named(
+    method: str, choice: str, value: float, monkeypatch: pytest.MonkeyPatch, native: Native
+) -> None:
+    monkeypatch.setenv("EVOMERGE_COMPILE", choice)
+    monkeypatch.setenv("EVOMERGE_CACHE", str(native.folder.parent))
+    recipe = fitting(method)
+    checkpoints = reference.checkpoints(recipe)
+    plan = plan_merge(recipe, checkpoints)
+    out = {each.name: torch.empty(each.shape) for each in plan.outputs}
+    for model, name in plan.outputs[3].inputs:
+        for keep in (True, False):
+            bank = Bank(checkpoints, "cpu")
+            bank.facts = FactStore(keep=keep)
+            bank.tensor(model, name).view(-1)[5] = value
+            with pytest.raises(EvaluationError, match=f"{name}.* of {model} has 1 values that are"):
+                materialize(plan, bank, out, seed=0)
+
+
+def test_a_damaged_source_that_takes_no_part_is_named(
+    monkeypatch: pytest.MonkeyPatch, native: Native
+) -> None:
+    monkeypatch.setenv("EVOMERGE_COMPILE", "always")
+    monkeypatch.setenv("EVOMERGE_CACHE", str(native.folder.parent))
+    data = fitting("linear").to_dict()
+    data["models"][1]["parameters"] = {"weight": 0.0}
+    recipe = parse_recipe(data)
+    checkpoints = reference.checkpoints(recipe)
+    plan, bank = plan_merge(recipe, checkpoints), Bank(checkpoints, "cpu")
+    model, name = plan.outputs[3].inputs[1]
+    bank.tensor(model, name).view(-1)[5] = float("nan")
+    out = {each.name: torch.empty(each.shape) for each in plan.outputs}
+    with pytest.raises(EvaluationError, match=f"{name}.* of {model} has 1 values"):
         materialize(plan, bank, out, seed=0)
 
 
