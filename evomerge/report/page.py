@@ -51,9 +51,11 @@ def write_report(result: RunResult, space: Space, path: Path) -> None:
             ("The objectives against each other", front_figure(result)),
             ("Hypervolume", hypervolume_figure(result)),
         ]
+    climb = f"a climb of {result.climb['steps']} steps, " if result.climb else ""
     facts = (
-        f"{len(result.trials)} trials, {len(space.dimensions)} dimensions, {settings.optimizer}, "
-        f"seed {result.seed}, {result.item_evaluations:,} item evaluations, "
+        f"{len(result.trials)} trials, {len(space.dimensions)} dimensions, "
+        f"{climb}{settings.optimizer}, seed {result.seed}, "
+        f"{result.item_evaluations:,} item evaluations, "
         f"{result.seconds['total']:.0f} s, evomerge {__version__}"
     )
     parts = [

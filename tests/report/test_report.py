@@ -21,6 +21,7 @@ def test_the_report_has_table_figures_and_recipe(quickstart):
     page = (quickstart[0] / "report.html").read_text()
     for text in (
         "better than the best parent",
+        "a climb of 25 steps, cma",
         "The search",
         "Held-out items",
         "merge_method",
