@@ -171,13 +171,13 @@ class Driver:
             count, spent = len(self._study.records), items + self._ascent.spent
             return self._budget.ended(Spent(count, spent, self._ledger.seconds)) is not None
 
-        self._ascent.run(self._best_start().nearest, items, ended)
+        self._ascent.run(_best(self._starts()).nearest, items, ended)
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""
         scored: list[tuple[TrialRecord, ItemScores]] = []
-        for record in self._study.records.values():
-            scores = None if record.kind == "proposed" else self._ledger.items(record)
+        for record in self._early_records():
+            scores = self._ledger.items(record)
             if scores is not None:
                 scored.append((record, scores))
         search = Search(
@@ -221,11 +221,11 @@ class Driver:
 
         self._dispatcher.drive_all((self._assign(each, "holdout") for each in todo), on_outcome)
 
-    def _starts(self) -> list["_Start"]:
+    def _starts(self) -> list[_Start]:
         """Return what is known before the search: the scored baselines, and where a climb led."""
         known = {(b.kind, b.name): b for b in self._baselines}
         found = []
-        for record in self._study.records.values():
+        for record in self._early_records():
             told = self._judge.told(record)
             match = known.get((record.kind, record.label))
             if match is not None and told.values is not None:
@@ -233,9 +233,6 @@ class Driver:
             elif record.kind == "climbed" and told.values is not None and record.point:
                 found.append(_Start(record.kind, told, dict(record.point), is_exact=True))
         return found
-
-    def _best_start(self) -> "_Start":
-        return max(self._starts(), key=lambda each: each.value)
 
     def _make_proposer(self) -> Proposer:
         """Make the proposer, started from what scored best."""
@@ -251,7 +248,7 @@ class Driver:
         level = max(own, default=values[0])
         known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
-        best = self._best_start()
+        best = _best(starts)
         start, is_climbed = best.nearest, best.kind == "climbed"
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
@@ -326,8 +323,16 @@ class Driver:
         except EvaluationError as error:
             return Landed(outcome, None, reason=" ".join(str(error).split()))
 
+    def _early_records(self) -> list[TrialRecord]:
+        """Return the trials that nobody proposed: baselines, and where a climb led."""
+        return [each for each in self._study.records.values() if each.kind != "proposed"]
+
     def _baseline_records(self) -> list[TrialRecord]:
         return [record for record in self._study.records.values() if record.is_baseline]
+
+
+def _best(starts: Sequence[_Start]) -> _Start:
+    return max(starts, key=lambda each: each.value)
 
 
 def _about(told: Told, error: float) -> Told:
