@@ -29,6 +29,8 @@ EVOMERGE: Mapping[str, Mapping[str, Any]] = {
     "evomerge-no-stages": {"stages": False},
     "evomerge-no-baselines": {"from_baselines": False},
     "evomerge-no-holdout": {"finalists": 1},
+    "evomerge-no-climb-no-stages": {"climb": False, "stages": False},
+    "evomerge-no-climb-no-racing": {"climb": False, "racing": False},
 }
 """Name -> the `search:` settings by which the arm differs from the defaults."""
 NO_GUIDE = "evomerge-no-guide"

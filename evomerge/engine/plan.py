@@ -213,10 +213,7 @@ class _Resolver:
     """The parameters of a slice: rules found once, numbers for each tensor."""
 
     def __init__(self, recipe: Recipe, method: MethodSpec, part: MergeSlice) -> None:
-        shared = tuple(
-            (level, False)
-            for level in (part.parameters, recipe.body().parameters, recipe.parameters)
-        )
+        shared = (part.parameters, recipe.body().parameters, recipe.parameters)
         self._method = method
         self._models = tuple(source.model for source in part.inputs)
         self._shared = [
@@ -231,7 +228,7 @@ class _Resolver:
             (
                 first + i,
                 [
-                    (spec, resolve_rule(spec.name, ((source.parameters, True), *shared)))
+                    (spec, resolve_rule(spec.name, (source.parameters, *shared)))
                     for spec in method.parameters
                     if spec.per_model
                 ],
@@ -260,7 +257,8 @@ class _Resolver:
     def _value(
         self, spec: ParameterSpec, rule: Rule, tensor: LayoutTensor, index: int
     ) -> ParameterValue:
-        value = rule.value(tensor.inputs[index], tensor.name, tensor.position)
+        name = tensor.inputs[index] if spec.per_model else tensor.name
+        value = rule.value(name, tensor.position)
         if value is None:
             if spec.required or spec.default is None:
                 of = f" of {self._models[index]}" if spec.per_model else ""

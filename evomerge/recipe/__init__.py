@@ -11,12 +11,11 @@ from evomerge.recipe.document import (
     TokenSettings,
 )
 from evomerge.recipe.loading import load_recipe, parse_recipe, without_effect
-from evomerge.recipe.parameters import Level, ParameterValue, resolve_rule
+from evomerge.recipe.parameters import ParameterValue, resolve_rule
 from evomerge.recipe.stages import Stage, load_stages, parse_stages
 
 __all__ = [
     "InputModel",
-    "Level",
     "Module",
     "ParameterValue",
     "Recipe",

@@ -13,26 +13,24 @@ from typing import Any, TypeGuard
 from evomerge.errors import nearest
 from evomerge.methods import ParameterSpec
 
-__all__ = ["Level", "ParameterValue", "Rule", "check_value", "resolve_rule"]
+__all__ = ["ParameterValue", "Rule", "check_value", "resolve_rule"]
 
 ParameterValue = float | int | bool | str
-Level = tuple[Mapping[str, Any], bool]
-"""A `parameters` mapping and whether it belongs to one model (then filters see input names)."""
-
 _ALL = "*"
 _ENTRY_KEYS = ("filter", "value")
 
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    of_model: bool
     filter: str | None
     values: tuple[ParameterValue, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """All that a recipe says about one parameter of one model, most specific first.
+    """All that a recipe says about one parameter, for one model if each has its own.
+
+    The most specific comes first.
 
     Attributes:
         entries: Filtered gradients in the order in which they are tried.
@@ -42,36 +40,33 @@ class Rule:
     entries: tuple[_Entry, ...]
     constant: ParameterValue | None
 
-    def value(
-        self, input_name: str, output_name: str, position: float | None
-    ) -> ParameterValue | None:
+    def value(self, name: str, position: float | None) -> ParameterValue | None:
         """Return the value for one tensor, or None if the recipe gives none.
 
         Args:
-            input_name: The tensor's name in the model; filters of that model's values see it.
-            output_name: Its name in the merged model; filters of shared values see it.
+            name: What filters see: where each model has a value of its own, the tensor's name in
+                that model, wherever the value stands; else its name in the merged model.
             position: Place in the slice from 0 to 1; None for a tensor outside the layers.
         """
         if self.constant is not None:
             return self.constant
         for entry in self.entries:
-            name = input_name if entry.of_model else output_name
             if entry.filter is None or entry.filter in name:
                 return _interpolate(entry.values, 0.0 if position is None else position)
         return None
 
 
-def resolve_rule(name: str, levels: Sequence[Level]) -> Rule:
-    """Collect what the levels, most specific first, say about the parameter `name`."""
+def resolve_rule(name: str, levels: Sequence[Mapping[str, Any]]) -> Rule:
+    """Collect what the `parameters` of all levels, most specific first, say about one of them."""
     entries: list[_Entry] = []
-    for parameters, of_model in levels:
+    for parameters in levels:
         value = parameters.get(name)
         if value is None:
             continue
         for item in _as_entries(value):
             wanted = item.get("filter")
             wanted = None if wanted == _ALL else wanted
-            entries.append(_Entry(of_model, wanted, _as_gradient(item["value"])))
+            entries.append(_Entry(wanted, _as_gradient(item["value"])))
             if wanted is None:
                 return _rule(entries)
     return _rule(entries)

@@ -66,13 +66,20 @@ class Ascent:
         records = self._study.records.values()
         return next((record for record in records if record.kind == "climbed"), None)
 
-    def run(self, start: Point, baseline_items: int, ended: Callable[[], bool]) -> None:
+    def run(
+        self,
+        start: Point,
+        baseline_items: int,
+        ended: Callable[[], bool],
+        late: Callable[[], bool],
+    ) -> None:
         """Climb, and score where it leads.
 
         Args:
             start: The point to begin at.
             baseline_items: Item evaluations of the baselines.
             ended: Whether the budget is spent, or somebody asks for the end.
+            late: Whether it is spent because the time is up.
         """
         climb = self._prepare(start, baseline_items)
         if climb is None:
@@ -83,6 +90,10 @@ class Ascent:
             climb.step(self._dispatcher.ask_slope)
             if state.failed is None:
                 self._monitor.climbed(state.values[-1], done=state.done, total=state.steps)
+        if not state.ended and late():
+            climb.cut()
+        if state.is_cut:
+            self._monitor.note(f"the climb was cut after {state.done} steps: the time is up")
         if state.failed is not None:
             self._monitor.note(f"the climb ended in step {state.done + 1}: {state.failed}")
         unit = state.average()

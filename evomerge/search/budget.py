@@ -49,11 +49,15 @@ class Budget:
             return f"trials: {spent.trials} of {limit}"
         if settings.items is not None and spent.items >= settings.items:
             return f"items: {spent.items} of {settings.items}"
-        if settings.seconds is not None and spent.seconds >= settings.seconds:
+        if self.is_late(spent.seconds):
             return f"seconds: {spent.seconds:.0f} of {settings.seconds:g}"
         if settings.patience is not None and spent.idle_trials >= settings.patience:
             return f"patience: nothing significantly better in {spent.idle_trials} trials"
         return None
+
+    def is_late(self, seconds: float) -> bool:
+        """Return whether the time is up after so many seconds."""
+        return self._settings.seconds is not None and seconds >= self._settings.seconds
 
     def items_left(self, spent: Spent) -> int | None:
         """Return how many items the next trial may be scored on; None means any number."""

@@ -59,7 +59,8 @@ class ClimbState:
         total: Sum of the points of the last half.
         values: The weighted sum of what the step's gold answers are worth, before each step.
         spent: Item evaluations that it counts as so far.
-        failed: Why it ended early.
+        failed: Why it ended early and came to nothing.
+        is_cut: Whether it ended early since its time was up.
     """
 
     steps: int
@@ -74,6 +75,7 @@ class ClimbState:
     values: list[float] = field(default_factory=list)
     spent: int = 0
     failed: str | None = None
+    is_cut: bool = False
 
     @property
     def done(self) -> int:
@@ -83,13 +85,19 @@ class ClimbState:
     @property
     def ended(self) -> bool:
         """Whether there is no step left to take."""
-        return self.failed is not None or self.done >= self.steps
+        return self.failed is not None or self.is_cut or self.done >= self.steps
 
     def average(self) -> list[float] | None:
-        """Return the climb's result in the unit cube; None if it came to none."""
-        if self.failed is not None or self.done < self.steps or not self.steps:
+        """Return the climb's result in the unit cube; None if it came to none.
+
+        It is the mean of the points after the last half of the steps, or where it stands if it was
+        cut before that.
+        """
+        if self.failed is not None or not self.ended or not self.done:
             return None
-        count = self.steps - self.steps // 2
+        count = self.done - self.steps // 2
+        if count <= 0:
+            return self.point
         return [min(max(each / count, 0.0), 1.0) for each in self.total]
 
     def to_dict(self) -> dict[str, Any]:
@@ -261,6 +269,12 @@ class Climb:
         self._move(here, np.array(outcome.slopes) / ways)
         state.values.append(outcome.value)
         return self._keep()
+
+    def cut(self) -> None:
+        """End here, since the time is up; too few steps are left for a later session to go on."""
+        if self.state.done >= FEWEST_STEPS:
+            self.state.is_cut = True
+            self._keep()
 
     def _move(self, here: Array, slopes: Array) -> None:
         """Take a step of Adam (Kingma and Ba 2014, algorithm 1) upwards, inside the cube."""

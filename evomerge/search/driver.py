@@ -171,7 +171,10 @@ class Driver:
             count, spent = len(self._study.records), items + self._ascent.spent
             return self._budget.ended(Spent(count, spent, self._ledger.seconds)) is not None
 
-        self._ascent.run(_best(self._starts()).nearest, items, ended)
+        def late() -> bool:
+            return self._budget.is_late(self._ledger.seconds)
+
+        self._ascent.run(_best(self._starts()).nearest, items, ended, late)
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""

@@ -124,6 +124,40 @@ def test_precedence_and_defaults() -> None:
     assert plan_of(linear("models/llama_a")).outputs[0].settings.flag("normalize")
 
 
+@pytest.mark.parametrize(
+    ("level", "name", "wanted"),
+    [
+        ("model", "weight", [0.25, 0.75, 0.75]),
+        ("slice", "weight", [0.25, 0.75, 0.75]),
+        ("top", "weight", [0.25, 0.75, 0.75]),
+        ("slice", "lambda", [0.75, 0.25, 0.75]),
+        ("top", "lambda", [0.75, 0.25, 0.75]),
+    ],
+)
+def test_filters_on_what_each_model_has_see_the_names_in_the_model(
+    level: str, name: str, wanted: list[float]
+) -> None:
+    # What mergekit 0.1.5 was seen to do, wherever the filter stands.
+    filters = {name: [{"filter": "layers.1.", "value": 0.25}, {"value": 0.75}]}
+    base, other = (
+        {"model": f"models/llama_{x}", "layer_range": [1, 4], "parameters": {}}
+        for x in ("base", "a")
+    )
+    part: dict[str, Any] = {"sources": [base, other], "parameters": {}}
+    data = {
+        "merge_method": "task_arithmetic",
+        "base_model": "models/llama_base",
+        "slices": [part],
+        "parameters": {"weight": 1.0},
+    }
+    {"model": other, "slice": part, "top": data}[level]["parameters"] |= filters
+    settings = {tensor.name: tensor.settings for tensor in plan_of(data).outputs}
+    found = [settings[f"model.layers.{layer}.mlp.up_proj.weight"] for layer in range(3)]
+    assert [
+        each.numbers(name)[0] if name == "weight" else each.number(name) for each in found
+    ] == wanted
+
+
 def test_a_filter_without_match_is_refused_with_the_tensor() -> None:
     data = linear("models/llama_a")
     data["models"][0]["parameters"]["weight"] = [{"filter": "mlp", "value": 1}]

@@ -9,11 +9,8 @@ from hypothesis import strategies as st
 from evomerge.recipe import resolve_rule
 
 
-def value(
-    levels: list[dict[str, Any]], position: float | None = 0.0, output: str = "out.mlp"
-) -> Any:
-    rule = resolve_rule("w", [(level, i == 0) for i, level in enumerate(levels)])
-    return rule.value("in.attn", output, position)
+def value(levels: list[dict[str, Any]], position: float | None = 0.0) -> Any:
+    return resolve_rule("w", levels).value("in.attn", position)
 
 
 @pytest.mark.parametrize(
@@ -41,7 +38,7 @@ def test_a_gradient_stays_between_its_values(values: list[float], position: floa
         ([{}, {}, {}], None),
         ([{"w": [{"filter": "attn", "value": 1}]}, {"w": 2}], 1),
         ([{"w": [{"filter": "mlp", "value": 1}]}, {"w": 2}], 2),
-        ([{"w": {"filter": "mlp", "value": 1}}, {"w": [{"filter": "mlp", "value": 5}]}], 5),
+        ([{"w": {"filter": "mlp", "value": 1}}, {"w": [{"filter": "attn", "value": 5}]}], 5),
         ([{"w": [{"filter": "in", "value": 1}, {"filter": "attn", "value": 2}]}], 1),
         ([{"w": [{"filter": "*", "value": 4}, {"filter": "attn", "value": 2}]}], 4),
         ([{"w": [{"filter": "x", "value": 4}, {"value": [2, 6]}]}], 2),
@@ -56,6 +53,6 @@ def test_precedence_and_filters(levels: list[dict[str, Any]], wanted: Any) -> No
 
 
 def test_constants_are_known_beforehand() -> None:
-    assert resolve_rule("w", [({"w": 0.5}, True)]).constant == 0.5
-    assert resolve_rule("w", [({"w": [1, 2]}, True)]).constant is None
-    assert resolve_rule("w", [({"w": [{"value": 3}]}, True)]).constant == 3
+    assert resolve_rule("w", [{"w": 0.5}]).constant == 0.5
+    assert resolve_rule("w", [{"w": [1, 2]}]).constant is None
+    assert resolve_rule("w", [{"w": [{"value": 3}]}]).constant == 3

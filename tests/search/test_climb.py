@@ -12,6 +12,7 @@ from evomerge.errors import EvomergeError
 from evomerge.evaluation import Estimate
 from evomerge.evaluation.calibration import Logistic
 from evomerge.search import SilentMonitor, inspect_file, open_run
+from evomerge.search.budget import Budget
 from evomerge.search.climb import COST, Climb, ClimbState, plan_climb
 from evomerge.search.finalists import choose_finalists
 from evomerge.search.objectives import ObjectiveFacts
@@ -216,6 +217,28 @@ def test_an_interrupted_climb_is_no_candidate_and_goes_on(run, folder):
     evomerge.run(space_with(folder), out, device="cpu")
     assert state(out) == state(run[0])
     assert trials(out) == trials(run[0])
+
+
+@pytest.mark.parametrize(("taken", "is_candidate"), [(9, False), (10, True), (12, True)])
+def test_a_climb_whose_time_is_up_is_scored_where_it_is(folder, monkeypatch, taken, is_candidate):
+    out, watch = folder / f"late-{taken}", Watch()
+    space = space_with(folder, seconds=9_999, climb={"steps": 20, "items": 4})
+    with monkeypatch.context() as patched:
+        patched.setattr(Budget, "is_late", lambda *_: len(watch.steps) >= taken)
+        evomerge.run(space, out, device="cpu", monitor=watch)
+    kept, record = state(out), open_run(out).study.records.get(6)
+    assert len(kept["values"]) == taken
+    assert (record is not None) == is_candidate
+    if record is not None:
+        mean = np.array(kept["total"]) / (taken - 10) if taken > 10 else kept["point"]
+        assert space.to_unit(record.point) == pytest.approx(mean)
+        assert f"the climb was cut after {taken} steps: the time is up" in watch.notes
+        assert 6 in [each["trial"] for each in read_result(out)["finalists"]]
+    # With more time, the run goes on: with the climb if that came to nothing.
+    evomerge.run(space, out, device="cpu")
+    assert len(state(out)["values"]) == (taken if is_candidate else 20)
+    kinds = [record.kind for record in open_run(out).study.records.values()]
+    assert kinds[6:] == ["climbed", "proposed", "proposed"]
 
 
 def test_a_run_that_goes_on_with_more_trials_does_not_climb_again(run, folder):
