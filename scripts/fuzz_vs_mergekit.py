@@ -62,7 +62,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
 """Parameter -> what is drawn, where that is narrower than what is legal."""
 ON_ARCS = frozenset({"nuslerp", "multislerp"})
 POSITIVE = (0.1, 1.4)
-"""Weights that nearly cancel would name a point far outside of the arc, where errors grow."""
+"""Weights that nearly cancel name a point far outside of the arc; a sum near 0 divides badly."""
 KEPT = frozenset({"rescale_norm", "epsilon", "eps", "tol", "max_iter", "int8_mask", "embed_slerp"})
 """Parameters that keep their defaults: evomerge's own, those that only density < 1 needs, and
 those that say how exact a result is."""
@@ -108,6 +108,7 @@ class Recipes:
     def __init__(self, seed: int, methods: Sequence[MethodSpec]) -> None:
         self._draw = random.Random(seed)  # noqa: S311 - no secret
         self._methods = methods
+        self._is_signed = False
 
     def next(self) -> dict[str, Any]:
         """Return one recipe, its models relative to the folder of the golden models."""
@@ -120,6 +121,7 @@ class Recipes:
             others.append(draw.choice(OTHER_VOCABULARIES))
         others = draw.sample(others, len(others))
         recipe: dict[str, Any] = {"merge_method": spec.name}
+        self._is_signed = draw.random() < 0.4
         models = self._models(spec, base, others)
         if spec.base == "required" or (spec.base == "optional" and draw.random() < 0.4):
             recipe["base_model"] = base
@@ -142,19 +144,23 @@ class Recipes:
         if shared:
             recipe["parameters"] = shared
         if has_tokenizer:
-            recipe["tokenizer"] = self._tokenizer(recipe, models)
+            recipe["tokenizer"] = self._tokenizer(spec, recipe, models)
         recipe["dtype"] = "float32"
         if draw.random() < 0.15:
             recipe["out_dtype"] = "bfloat16"
         return recipe
 
-    def _tokenizer(self, recipe: Mapping[str, Any], models: list[str]) -> dict[str, Any]:
+    def _tokenizer(
+        self, spec: MethodSpec, recipe: Mapping[str, Any], models: list[str]
+    ) -> dict[str, Any]:
         """Return where the tokenizer comes from, and some tokens' own rules."""
         draw = self._draw
         # Without a base, whose tokenizer `base` is varies from run to run there.
         known = ["union", models[-1], *(["base"] if "base_model" in recipe else [])]
         tokenizer: dict[str, Any] = {"source": draw.choice(known)}
-        if draw.random() < 0.3:
+        # Rows that are copies have equal magnitudes, of which a threshold takes any.
+        has_copies = not any(p.name in ("density", "select_topk") for p in spec.parameters)
+        if has_copies and draw.random() < 0.3:
             tokenizer["pad_to_multiple_of"] = draw.choice([8, 32])
         sources: list[Any] = [
             models[-1],
@@ -162,7 +168,7 @@ class Recipes:
             {"kind": "model_token", "model": models[-1], "token": "</s>"},
             {"kind": "model_token", "model": models[-1], "token_id": 9},
         ]
-        if draw.random() < 0.4:
+        if has_copies and draw.random() < 0.4:
             rule: dict[str, Any] = {"source": draw.choice(sources)}
             if draw.random() < 0.5:
                 rule["force"] = True
@@ -210,6 +216,9 @@ class Recipes:
         if spec.random and parameter.name == "density":
             parameters[parameter.name] = 1.0
             return
+        if self._is_signed and parameter.name == "normalize":
+            parameters[parameter.name] = False
+            return
         kind = self._draw.random()
         if kind < 0.5 or parameter.kind == "choice":
             parameters[parameter.name] = self._value(parameter, spec)
@@ -229,7 +238,9 @@ class Recipes:
         if parameter.kind == "choice":
             return self._draw.choice(parameter.choices)
         legal = (parameter.low or 0.0, parameter.high or 1.0)
-        low, high = POSITIVE if spec.name in ON_ARCS else RANGES.get(parameter.name, legal)
+        # What is divided by a sum near 0 is as good as random.
+        is_share = spec.name in ON_ARCS or (parameter.name == "weight" and not self._is_signed)
+        low, high = POSITIVE if is_share else RANGES.get(parameter.name, legal)
         if parameter.kind == "int":
             return self._draw.randint(int(low), int(high))
         return round(self._draw.uniform(low, high), 3)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from evomerge.errors import SpaceError
 from evomerge.evaluation import TaskScore
+from evomerge.evaluation.sampling import SampledScore
 from evomerge.search.baselines import Baseline
 from evomerge.search.objectives import ObjectiveFacts
 from evomerge.space import Space
@@ -71,6 +72,20 @@ class Constraint:
         if math.isnan(excess):
             return _LARGEST
         return min(max(excess, -_LARGEST), _LARGEST)
+
+    def falls_short(
+        self, scores: Mapping[str, SampledScore], reference: TaskScores | None, margin: float
+    ) -> bool:
+        """Return whether estimated scores lie clearly below the bound.
+
+        Args:
+            scores: What is estimated from a part of the items.
+            reference: As for :meth:`bound`.
+            margin: By how many errors of the estimate.
+        """
+        known = {name: each.score for name, each in scores.items()}
+        stderr = math.hypot(*(share * scores[name].stderr for name, share in self.shares.items()))
+        return self.value(known) + margin * stderr < self.bound(known, reference)
 
 
 def _sign(score: TaskScore) -> float:

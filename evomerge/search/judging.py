@@ -208,6 +208,17 @@ class Judge:
         summary = self._made.estimate(reported, guiding)
         return replace(summary, violations=self._violations(summary))
 
+    def falls_short(self, reported: Mapping[str, SampledScore], margin: float) -> bool:
+        """Return whether a candidate clearly violates a constraint on the search items.
+
+        Args:
+            reported: What is estimated from a part of the items.
+            margin: By how many errors of the estimate.
+        """
+        return any(
+            each.falls_short(reported, self._reference(each), margin) for each in self._constraints
+        )
+
     def told(self, record: TrialRecord) -> Told:
         """Return what a proposer is told of a trial; once all baselines are scored."""
         if record.search is None or record.values is None:
@@ -274,10 +285,11 @@ class Judge:
 
     def _violations(self, summary: Summary) -> dict[str, float]:
         """Return how far each constraint is from holding, against the baselines' whole scores."""
-        references = self._references
         return {
-            each.task: each.violation(
-                summary.tasks, self._reference_scores.get(references.get(each.task, -1))
-            )
+            each.task: each.violation(summary.tasks, self._reference(each))
             for each in self._constraints
         }
+
+    def _reference(self, constraint: Constraint) -> Mapping[str, TaskScore] | None:
+        """Return the scores of the baseline that a constraint names; None where it has a number."""
+        return self._reference_scores.get(self._references.get(constraint.task, -1))

@@ -25,6 +25,9 @@ Items = Mapping[str, Sequence[str]]
 
 FIRST_RUNG = 32
 GROWTH = 2
+SHORT_CONFIDENCE = 0.95
+"""How sure it must be, at least, that a constraint is violated. Good candidates lie close to it,
+where a lower one, as it does among equals in the objective, would stop many that hold it."""
 
 
 def default_rungs(num_items: int) -> tuple[int, ...]:
@@ -77,6 +80,7 @@ class Race:
         self._estimates = estimates
         self._rivals = rivals
         self._margin = NormalDist().inv_cdf(confidence)
+        self._short_margin = NormalDist().inv_cdf(max(confidence, SHORT_CONFIDENCE))
         self._judge = judge
         self._done = 0
 
@@ -98,6 +102,10 @@ class Race:
         """
         self._done = self._rungs.pop(0)
         if not self._rungs:
+            return False
+        # Rivals hold the constraints, so whoever does not ranks below them whatever its score.
+        reported = self._estimates["reported"](scores)
+        if self._rivals and self._judge.falls_short(reported, self._short_margin):
             return False
         summary = self.summarize(scores)
         return not any(self._loses(summary, rival) for rival in self._rivals)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from evomerge.documents import Origin
 from evomerge.errors import EvaluationError, SpaceError
 from evomerge.evaluation import Estimate, TaskScore
+from evomerge.evaluation.sampling import SampledScore
 from evomerge.search import Summary, TrialRecord, open_storage
 from evomerge.search.baselines import baselines
 from evomerge.search.constraints import (
@@ -152,6 +153,24 @@ def test_who_holds_is_told_in_the_same_order(values):
                 assert mine_told > other_told
         if mine >= 0.5:
             assert mine_told == mine
+
+
+def test_an_estimate_falls_short_by_its_own_error():
+    def estimated(value, stderr):
+        return {"a": SampledScore(acc(a=value)["a"], stderr, value)}
+
+    number, base = Constraint("a", 0.5, {"a": 1.0}), Constraint("a", "base", {"a": 1.0})
+    assert number.falls_short(estimated(0.45, 0.02), None, 2.0)
+    assert not number.falls_short(estimated(0.45, 0.03), None, 2.0)
+    assert base.falls_short(estimated(0.55, 0.02), acc(a=0.6), 2.0)
+    assert not base.falls_short(estimated(0.55, 0.02), acc(a=0.58), 2.0)
+    both = Constraint("g", 0.5, {"a": 0.5, "b": 0.5})
+    scores = {name: estimated(0.45, 0.03)["a"] for name in "ab"}
+    assert both.falls_short(scores, None, 2.0), "errors of two tasks partly cancel"
+    larger = replace(acc(a=12.5)["a"], higher_is_better=False)
+    assert Constraint("a", 12, {"a": 1.0}).falls_short(
+        {"a": SampledScore(larger, 0.2, math.nan)}, None, 2.0
+    )
 
 
 def test_the_study_has_violations_as_optuna_wants_them(harness):

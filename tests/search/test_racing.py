@@ -188,3 +188,23 @@ def test_several_objectives_race(harness):
             all(theirs > mine for mine, theirs in zip(record.values, other.values, strict=True))
             for other in complete
         )
+
+
+def test_who_clearly_violates_a_constraint_stops(harness):
+    top = {"constraints": {"at_least": {"a": 0.85}}, "objective": {"only": {"tasks": ["b"]}}}
+    run = harness(trials=60, racing=True, optimizer="random", top=top)
+    study = run.drive(ItemPool())
+    proposed = [r for r in study.records.values() if r.kind == "proposed"]
+    stopped = [r for r in proposed if r.state == "pruned"]
+    holding = [r for r in study.records.values() if r.state == "complete" and not r.violation]
+    assert holding
+    # Better in what is raised than all that were complete by then: only the constraint stops it.
+    by_constraint = []
+    for record in stopped:
+        before = [r for r in holding if r.number < record.number]
+        if before and record.value > max(r.value for r in before):
+            by_constraint.append(record)
+    assert by_constraint
+    for record in by_constraint:
+        assert record.violation > 0
+        assert record.search.num_items < 2 * ITEMS
