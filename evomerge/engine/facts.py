@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from evomerge.engine.divergence import row_divergence
 from evomerge.engine.magnitudes import BracketedMagnitudes, SortedMagnitudes, row_ranks
 from evomerge.engine.native import Native
 from evomerge.engine.products import inner_products
@@ -30,7 +31,7 @@ SMALL = 1 << 16
 
 _LARGE = 2.0**120
 _DEVICE_SPAN = 1 << 22
-_SOFTMAX_FLOOR = 1e-8
+_CACHED_SPAN = 1 << 15  # so many float64 numbers, and what is made of them, fit a cache
 
 
 class NotFiniteError(Exception):
@@ -156,6 +157,18 @@ class TensorFacts:
             lambda: kind(FieldScan(field, self._tensors, self._workspace), self.numel),
         )
         found: Threshold = magnitudes.threshold(kept)
+        return found
+
+    def ordered(self, field: Field, places: Sequence[int]) -> list[float]:
+        """Return the magnitudes of a field that have so many others before them in order."""
+
+        def find() -> list[float]:
+            scan = FieldScan(field, self._tensors, self._workspace)
+            magnitudes = BracketedMagnitudes(scan, self.numel)
+            return [magnitudes.threshold(self.numel - place).magnitude for place in places]
+
+        key = ("ordered", tuple(places), *self._identity(field))
+        found: list[float] = self._store.get(key, find)
         return found
 
     def total(self, field: Field) -> float:
@@ -354,11 +367,12 @@ class TensorFacts:
     def _divergence(self, i: int, j: int) -> torch.Tensor:
         self._require((i, j))
         row = max(self._shape[-1] if self._shape else 1, 1)
+        if self._native is not None:
+            found = self._native.divergence(i, j, self._tensors, row)
+            if found is not None:
+                return found
         x, y = (self._tensors[k].reshape(-1, row) for k in (i, j))
-        parts = [torch.zeros(0, device=self._workspace.device)]
-        for start in range(0, x.shape[0], max(1, BLOCK // row)):
-            stop = start + max(1, BLOCK // row)
-            p = torch.softmax(x[start:stop].double(), -1) + _SOFTMAX_FLOOR
-            q = torch.softmax(y[start:stop].double(), -1) + _SOFTMAX_FLOOR
-            parts.append((p * (p / q).log()).sum(-1).float())
-        return torch.cat(parts)
+        span = _CACHED_SPAN if self._workspace.device.type == "cpu" else _DEVICE_SPAN
+        step = max(1, span // row)
+        starts = range(0, max(len(x), 1), step)
+        return torch.cat([row_divergence(x[k : k + step], y[k : k + step]) for k in starts])

@@ -419,6 +419,32 @@ class Native:
         self._all(rank, pieces, alone=ranks.numel() <= _LITTLE)
         return ranks
 
+    def divergence(
+        self, i: int, j: int, inputs: Sequence[torch.Tensor], row: int
+    ) -> torch.Tensor | None:
+        """Return the divergence of each row, as `evomerge.engine.divergence` has it.
+
+        Args:
+            i: The input whose distributions they are of.
+            j: The input whose distributions they are from.
+            inputs: The flat sources.
+            row: Elements in a row.
+        """
+        program = Program()
+        program.results = (program.load(i), program.load(j))
+        job = self._job("divergence", program, inputs)
+        if job is None:
+            return None
+        found = np.empty(inputs[0].numel() // row, np.float32)
+
+        def fill(piece: Piece) -> None:
+            job.run(piece, np.empty(4 * row), found, row)
+
+        step = max(_PIECE // 8 // row, 1)
+        pieces = [(job.parts[0], k, min(k + step, len(found))) for k in range(0, len(found), step)]
+        self._all(fill, pieces, alone=inputs[0].numel() <= _LITTLE)
+        return torch.from_numpy(found)
+
     def _job(
         self,
         name: str,

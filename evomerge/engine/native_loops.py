@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.engine.native_texts import (
+    DIVERGENCE,
     LARGEST,
     LEVELS,
     MERGE,
@@ -65,11 +66,12 @@ LOOPS = {
     "patterns": _Loop(PATTERNS, ("patterns",)),
     "runs": _Loop(RUNS, ("counts", "keys")),
     "levels": _Loop(LEVELS, ("grids", "table", "shift", "half")),
+    "divergence": _Loop(DIVERGENCE, ("powers", "goal", "row")),
     "ranks16": _Loop(RANKS.replace("write_ranks", "write_int16"), _RANKS_OWN),
     "ranks32": _Loop(RANKS.replace("write_ranks", "write_int32"), _RANKS_OWN),
 }
 """The loops by name. They take the tensors of the program, its floats and integers, what is their
-own, start and stop; `ranks` counts start and stop in rows."""
+own, start and stop; `ranks` and `divergence` count start and stop in rows."""
 
 
 def type_name(dtype: torch.dtype) -> str:
@@ -97,12 +99,13 @@ def loop_source(
     element: list[str] = []
     tensors: list[str] = []
     head: list[str] = []
-    for letter, types in (("x", inputs), ("t", [tensor.dtype for tensor in program.tensors])):
-        for place, dtype in enumerate(types):
-            value, address = f"{letter}{place}", f"at_{letter}{place}"
-            tensors.append(address)
-            element.append(f"{value} = read_{type_name(dtype)}({address}, i)")
-    element += ["index = I(i)", *program.lines]
+    reads = [(f"x{k}", dtype, "i") for k, dtype in enumerate(inputs)]
+    for k, (tensor, place) in enumerate(zip(program.tensors, program.places, strict=True)):
+        reads.append((f"t{k}", tensor.dtype, f"uint64({place})"))
+    for value, dtype, place in reads:
+        tensors.append(f"at_{value}")
+        element.append(f"{value} = read_{type_name(dtype)}(at_{value}, {place})")
+    element = ["index = I(i)", *element, *program.lines]
     for count, letter, array in zip(program.num_numbers, "fn", ("float32", "int32"), strict=True):
         head += [f"{letter}{place} = read_{array}({letter}_at, {place})" for place in range(count)]
     # One step of the running maximum for an element: compilers make no vectors of more.

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
+from evomerge.engine.divergence import FLOOR, row_divergence
 from evomerge.engine.facts import FactStore
 from evomerge.engine.magnitudes import STRETCH, row_ranks
 from evomerge.engine.native import Native, native_loops
@@ -28,7 +29,7 @@ from evomerge.methods.sparsifiers import Drop, RankedDrop, Selection, Trim, Wind
 from evomerge.methods.task_vectors import TaskVectors
 from evomerge.recipe import Recipe, parse_recipe
 from tests.engine import reference
-from tests.methods.test_program import NOT_WRITTEN, facts_of, kernel_of, models
+from tests.methods.test_program import GROUPED, facts_of, kernel_of, models
 
 CPU = torch.device("cpu")
 SIZES = (1, 65, 40_021, 2_200_003)
@@ -62,15 +63,22 @@ def fused(
     return out
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(NOT_WRITTEN)))
-def test_every_method(native: Native, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "flags"), [*((method, {}) for method in sorted(METHODS)), *GROUPED]
+)
+def test_every_method(native: Native, method: str, flags: dict[str, bool]) -> None:
     spec = METHODS[method]
     count = spec.max_models or 4
     count += 1 if spec.base == "optional" and not spec.base_is_source else 0
     tensors = models(3, count, (907, 67), "bfloat16")
     flat = [tensor.reshape(-1) for tensor in tensors]
     kernels = [
-        kernel_of(method, facts_of(tensors, Workspace(CPU, native=loops)), count, select_topk=0.4)
+        kernel_of(
+            method,
+            facts_of(tensors, Workspace(CPU, native=loops)),
+            count,
+            **{"select_topk": 0.4, **flags},
+        )
         for loops in (native, None)
     ]
     wanted = blocked(kernels[1], flat)
@@ -227,6 +235,34 @@ def test_ranks(native: Native, row: int, kind: str) -> None:
     wanted = row_ranks((flat[1].float() - flat[0].float()).abs(), row)
     assert found.dtype == wanted.dtype
     assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("row", [1, 2, 5, 64, 767, 40_000])
+@pytest.mark.parametrize("size", [0.02, 3.0, 60_000.0, 1e38])
+def test_divergence(native: Native, size: float, row: int, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(row)
+    noise = [torch.randn(7, row, generator=generator).clamp_(-3.0, 3.0) for _ in range(2)]
+    largest = torch.finfo(kind).max
+    x = (noise[0] * size).clamp_(-largest, largest).to(kind)
+    y = (noise[0] * size + noise[1] * size / 10).clamp_(-largest, largest).to(kind)
+    blocks = row_divergence(x, y)
+    found = native.divergence(0, 1, [x.reshape(-1), y.reshape(-1)], row)
+    assert found is not None
+    assert torch.equal(found, blocks)
+    p, q = (torch.softmax(z.double(), 1) + FLOOR for z in (x, y))
+    assert torch.allclose(blocks.double(), (p * (p / q).log()).sum(1), rtol=1e-6, atol=1e-14)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("loops", [True, False])
+def test_magnitudes_in_order(native: Native, loops: bool, keep: bool) -> None:
+    tensors = models(8, 2, (90_001,), "bfloat16")
+    facts = facts_of(tensors, Workspace(CPU, native=native if loops else None), keep=keep)
+    places = [0, 1, 22_500, 45_000, 89_999, 90_000]
+    wanted = (tensors[1].float() - tensors[0].float()).abs().sort().values[places]
+    for _ in range(2):
+        assert facts.ordered(TaskVector(1), places) == wanted.tolist()
 
 
 def test_what_it_leaves_alone(native: Native) -> None:
