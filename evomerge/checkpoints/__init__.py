@@ -12,15 +12,24 @@ from evomerge.checkpoints.finding import (
 )
 from evomerge.checkpoints.header import TensorInfo
 from evomerge.checkpoints.layers import LayerStack, is_embedding, is_head, num_layers_key
+from evomerge.checkpoints.parts import (
+    DEFAULT_PART,
+    PartCheckpoint,
+    missing_part,
+    require_parts,
+    split_parts,
+)
 from evomerge.checkpoints.tokenizer import TOKENIZER_FILES, tokenizer_files
 from evomerge.checkpoints.towers import TowerCheckpoint, fit_towers
 from evomerge.checkpoints.writing import ShardedWriter, TensorSpec, write_checkpoint
 
 __all__ = [
+    "DEFAULT_PART",
     "TOKENIZER_FILES",
     "AdaptedCheckpoint",
     "Checkpoint",
     "LayerStack",
+    "PartCheckpoint",
     "ShardedWriter",
     "TensorInfo",
     "TensorSpec",
@@ -30,11 +39,14 @@ __all__ = [
     "is_head",
     "locate",
     "locate_models",
+    "missing_part",
     "model_places",
     "num_layers_key",
     "open_adapter",
     "open_checkpoint",
+    "require_parts",
     "split_adapter",
+    "split_parts",
     "tokenizer_files",
     "write_checkpoint",
 ]

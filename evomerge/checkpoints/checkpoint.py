@@ -82,6 +82,11 @@ class Checkpoint:
         return find_layers(sizes, self.config)
 
     @cached_property
+    def layers_in_config(self) -> bool:
+        """Whether the layers are those that the config counts; parts of a model may have others."""
+        return True
+
+    @cached_property
     def tied(self) -> bool:
         """Whether the output head is the embedding, by config or because there is no head."""
         for part in (self.config, *(v for v in self.config.values() if isinstance(v, Mapping))):

@@ -41,6 +41,11 @@ class LayerStack:
     prefix: str
     count: int
 
+    @property
+    def stem(self) -> str:
+        """What stands before the stack and what is beside it: `model.` of `model.layers`."""
+        return self.prefix.rpartition(".")[0] + "." if "." in self.prefix else ""
+
     def split(self, name: str) -> tuple[int, str] | None:
         """Return a tensor's layer and its name inside the layer, or None outside the layers.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints.checkpoint import Checkpoint
 from evomerge.checkpoints.header import TensorInfo
-from evomerge.checkpoints.layers import LayerStack, is_head
+from evomerge.checkpoints.layers import is_head
 
 if TYPE_CHECKING:
     import torch
@@ -112,7 +112,7 @@ def _fits(tower: Checkpoint, around: Checkpoint) -> bool:
 
 def _names_around(tower: Checkpoint, around: Checkpoint) -> dict[str, str]:
     """Return the tower's tensors by the names they have in the other model."""
-    inner, outer = _stem(tower.layers), _stem(around.layers)
+    inner, outer = tower.layers.stem, around.layers.stem
     heads = [name for name in around.tensors if is_head(name)]
     names = {}
     for name in tower.tensors:
@@ -122,11 +122,6 @@ def _names_around(tower: Checkpoint, around: Checkpoint) -> dict[str, str]:
             new = outer + name.removeprefix(inner) if name.startswith(inner) else name
         names[new] = name
     return names
-
-
-def _stem(layers: LayerStack) -> str:
-    """Return what stands before the stack and beside it: `model.` of `model.layers`."""
-    return layers.prefix.rpartition(".")[0] + "." if "." in layers.prefix else ""
 
 
 def _config(tower: Checkpoint, around: Checkpoint) -> dict[str, Any]:

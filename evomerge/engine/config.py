@@ -8,7 +8,7 @@ from evomerge.checkpoints import Checkpoint, num_layers_key
 from evomerge.engine.per_layer import follow_layers
 from evomerge.errors import RecipeError
 
-__all__ = ["merged_config", "with_dtype"]
+__all__ = ["merged_config", "with_dtype", "with_tied"]
 
 
 def merged_config(
@@ -22,7 +22,7 @@ def merged_config(
     Args:
         donor: The checkpoint whose config is taken.
         origins: For each layer of the merged model the config of the model it comes from and its
-            number there.
+            number there. Not read if the config counts other layers than the donor's.
         tied: Whether the merged model has no head of its own.
 
     Raises:
@@ -35,21 +35,35 @@ def merged_config(
         own[0] is not other[0] or own[1] != other[1]
         for own, other in zip(origins, unmoved, strict=True)
     )
-    if count and moved:
-        if config.get("is_encoder_decoder"):
-            raise RecipeError(
-                f"slices choose layers of one stack, and {donor.name} has two, an encoder and a "
-                "decoder; merge such models whole, under 'models'"
-            )
+    if count and moved and donor.layers_in_config:
         path = num_layers_key(config)
-        if path is not None:
+        if config.get("is_encoder_decoder"):
+            # Which of two stacks a list in the config is about cannot be told.
+            if [number for _, number in origins] != list(range(count)):
+                raise RecipeError(
+                    f"slices choose layers of one stack, and {donor.name} has two, an encoder and "
+                    "a decoder; merge such models whole, under 'models'"
+                )
+        elif path is not None:
             follow_layers(config, path, origins, count)
-    for part in (config, *(value for value in config.values() if isinstance(value, dict))):
+    return with_tied(config, donor, tied=tied)
+
+
+def with_tied(config: Mapping[str, Any], donor: Checkpoint, *, tied: bool) -> dict[str, Any]:
+    """Return the config with the word whether the head is the embedding, wherever it stands.
+
+    Args:
+        config: The config.
+        donor: The checkpoint that it comes from.
+        tied: Whether the merged model has no head of its own.
+    """
+    result = copy.deepcopy(dict(config))
+    for part in (result, *(value for value in result.values() if isinstance(value, dict))):
         if "tie_word_embeddings" in part:
             part["tie_word_embeddings"] = tied
     if donor.tied != tied:
-        config["tie_word_embeddings"] = tied
-    return config
+        result["tie_word_embeddings"] = tied
+    return result
 
 
 def with_dtype(config: Mapping[str, Any], dtype: str) -> dict[str, Any]:

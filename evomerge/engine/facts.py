@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from evomerge.engine.divergence import row_divergence
 from evomerge.engine.magnitudes import BracketedMagnitudes, SortedMagnitudes, row_ranks
-from evomerge.engine.native import Native
+from evomerge.engine.native import Native, divergence, magnitudes, ranks, sums
 from evomerge.engine.products import inner_products
 from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import BLOCK, Workspace
@@ -30,7 +31,7 @@ SMALL = 1 << 16
 
 _LARGE = 2.0**120
 _DEVICE_SPAN = 1 << 22
-_SOFTMAX_FLOOR = 1e-8
+_CACHED_SPAN = 1 << 15  # so many float64 numbers, and what is made of them, fit a cache
 
 
 class NotFiniteError(Exception):
@@ -151,11 +152,22 @@ class TensorFacts:
     def threshold(self, field: Field, kept: int) -> Threshold:
         """Return what separates the `kept` largest magnitudes of a field."""
         kind = SortedMagnitudes if self._store.keep else BracketedMagnitudes
-        magnitudes = self._store.get(
+        look: SortedMagnitudes | BracketedMagnitudes = self._store.get(
             ("magnitudes", *self._identity(field)),
             lambda: kind(FieldScan(field, self._tensors, self._workspace), self.numel),
         )
-        found: Threshold = magnitudes.threshold(kept)
+        return look.threshold(kept)
+
+    def ordered(self, field: Field, places: Sequence[int]) -> list[float]:
+        """Return the magnitudes of a field that have so many others before them in order."""
+
+        def find() -> list[float]:
+            scan = FieldScan(field, self._tensors, self._workspace)
+            look = BracketedMagnitudes(scan, self.numel)
+            return [look.threshold(self.numel - place).magnitude for place in places]
+
+        key = ("ordered", tuple(places), *self._identity(field))
+        found: list[float] = self._store.get(key, find)
         return found
 
     def total(self, field: Field) -> float:
@@ -199,7 +211,7 @@ class TensorFacts:
         bound = self.extreme(0) + self.extreme(i)
         dtype = torch.float32 if bound < _LARGE else torch.float64
         if self._native is not None and dtype == torch.float32:
-            found = self._native.levels(i, draws, self._tensors, bound)
+            found = sums.levels(self._native, i, draws, self._tensors, bound)
             if found is not None:
                 return found[0].cumsum(), found[1].cumsum()
         first, second = anchors(bound, dtype)
@@ -258,7 +270,7 @@ class TensorFacts:
 
     def _extreme(self, i: int) -> float:
         tensor = self._tensors[i]
-        largest = self._native.largest(tensor) if self._native is not None else None
+        largest = magnitudes.largest(self._native, tensor) if self._native is not None else None
         if largest is not None:
             return largest
         if tensor.element_size() == 1:
@@ -321,7 +333,7 @@ class TensorFacts:
         bound = max(field.bound(extremes) for field in fields)
         dtype = torch.float32 if bound < _LARGE else torch.float64
         if self._native is not None and dtype == torch.float32:
-            found = self._native.totals(fields, self._tensors, bound)
+            found = sums.totals(self._native, fields, self._tensors, bound)
             if found is not None:
                 return found
         first, second = anchors(bound, dtype)
@@ -339,7 +351,7 @@ class TensorFacts:
     def _ranks(self, field: TaskVector) -> torch.Tensor:
         row = max(self._shape[-1] if self._shape else 1, 1)
         if self._native is not None:
-            found = self._native.ranks(field.i, self._tensors, row)
+            found = ranks.of_task_vector(self._native, field.i, self._tensors, row)
             if found is not None:
                 return found
         values = torch.empty(self.numel, dtype=torch.float32, device=self._workspace.device)
@@ -354,11 +366,12 @@ class TensorFacts:
     def _divergence(self, i: int, j: int) -> torch.Tensor:
         self._require((i, j))
         row = max(self._shape[-1] if self._shape else 1, 1)
+        if self._native is not None:
+            found = divergence.of_rows(self._native, i, j, self._tensors, row)
+            if found is not None:
+                return found
         x, y = (self._tensors[k].reshape(-1, row) for k in (i, j))
-        parts = [torch.zeros(0, device=self._workspace.device)]
-        for start in range(0, x.shape[0], max(1, BLOCK // row)):
-            stop = start + max(1, BLOCK // row)
-            p = torch.softmax(x[start:stop].double(), -1) + _SOFTMAX_FLOOR
-            q = torch.softmax(y[start:stop].double(), -1) + _SOFTMAX_FLOOR
-            parts.append((p * (p / q).log()).sum(-1).float())
-        return torch.cat(parts)
+        span = _CACHED_SPAN if self._workspace.device.type == "cpu" else _DEVICE_SPAN
+        step = max(1, span // row)
+        starts = range(0, max(len(x), 1), step)
+        return torch.cat([row_divergence(x[k : k + step], y[k : k + step]) for k in starts])

@@ -56,10 +56,12 @@ class Layout:
     Attributes:
         tensors: In the order in which they are written.
         config: `config.json`, still without the type.
+        has_head: Whether one of the tensors is an output head.
     """
 
     tensors: tuple[LayoutTensor, ...]
     config: Mapping[str, Any]
+    has_head: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class _Problems:
         )
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def find_layout(
     slices: tuple[SliceKey, ...],
     donor: str,
@@ -153,7 +155,7 @@ def find_layout(
     config = merged_config(named[donor], origins, tied=tied)
     if vocabulary is not None:
         config = vocabulary.follow(config, donor)
-    return Layout(tensors, config)
+    return Layout(tensors, config, heads)
 
 
 def _input(model: str, checkpoint: Checkpoint, span: tuple[int, int] | None) -> _Input:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 import torch
 
 from evomerge.engine.facts import FactStore, NotFiniteError, TensorFacts
-from evomerge.engine.native import Merging
+from evomerge.engine.native.merging import Merging, begin_merge
 from evomerge.engine.plan import MergePlan, PlannedTensor
 from evomerge.engine.workspace import Workspace
 from evomerge.errors import EvaluationError, RecipeError
@@ -87,7 +87,7 @@ def merge_tensor(
     dtype = torch_dtype(tensor.dtype)
     merging = None
     if out.is_contiguous() and workspace.native is not None:
-        merging = workspace.native.merge(kernel, flat, dtype, out.view(-1))
+        merging = begin_merge(workspace.native, kernel, flat, dtype, out.view(-1))
     if merging is not None:
         return lambda: _problem(tensor, merging, damaged)
     raise_first([damaged(range(len(flat)))])

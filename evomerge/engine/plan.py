@@ -1,13 +1,19 @@
 """From a recipe and open checkpoints to the numbers and names of every merged tensor."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.checkpoints import Checkpoint
+from evomerge.checkpoints import (
+    DEFAULT_PART,
+    Checkpoint,
+    missing_part,
+    require_parts,
+    split_parts,
+)
 from evomerge.engine.assets import TokenizerPlan, plan_tokenizer
-from evomerge.engine.config import with_dtype
+from evomerge.engine.config import with_dtype, with_tied
 from evomerge.engine.layout import Layout, LayoutTensor, find_layout
 from evomerge.engine.rows import RowMap
 from evomerge.engine.vocabulary import Vocabulary, VocabularyRequest, find_vocabulary
@@ -121,18 +127,26 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePl
     missing = [name for name in names if name not in checkpoints]
     if missing:
         raise CheckpointError(f"no open checkpoint for {', '.join(missing)}")
-    slices = merge_slices(recipe, method)
-    donor = recipe.base_model or slices[0].base_model or slices[0].inputs[0].model
+    bodies = [merge_slices(recipe, method, *body) for body in recipe.bodies()]
+    every = [part for slices in bodies for part in slices]
+    donor = recipe.base_model or every[0].base_model or every[0].inputs[0].model
     opened = tuple((name, checkpoints[name]) for name in names)
-    vocabulary = _find_vocabulary(recipe, slices, donor, opened)
-    layout = find_layout(
-        tuple(tuple((s.model, s.layer_range) for s in part.inputs) for part in slices),
-        donor,
-        opened,
-        vocabulary,
-        tuple(part.base_model for part in slices),
+    vocabulary = _find_vocabulary(recipe, every, donor, opened)
+    layouts = [
+        find_layout(
+            tuple(tuple((s.model, s.layer_range) for s in part.inputs) for part in slices),
+            donor,
+            parts,
+            vocabulary,
+            tuple(part.base_model for part in slices),
+        )
+        for slices, parts in zip(bodies, _modules(recipe, bodies, donor, opened), strict=True)
+    ]
+    tensors = tuple(
+        tensor
+        for slices, layout in zip(bodies, layouts, strict=True)
+        for tensor in _plan_tensors(recipe, method, slices, layout)
     )
-    tensors = _plan_tensors(recipe, method, slices, layout)
     dtype = recipe.out_dtype or recipe.dtype or _usual_dtype(tensors)
     generation = checkpoints[donor].generation_config
     if vocabulary is not None and generation is not None:
@@ -142,11 +156,54 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePl
         outputs=tensors,
         compute_dtype=recipe.dtype if recipe.dtype in _NARROW else None,
         out_dtype=dtype,
-        config=with_dtype(layout.config, dtype),
+        config=with_dtype(_config(layouts, checkpoints[donor]), dtype),
         config_donor=donor,
         generation_config=generation,
         tokenizer=plan_tokenizer(vocabulary, recipe.chat_template, donor, opened),
     )
+
+
+def _modules(
+    recipe: Recipe,
+    bodies: Sequence[Sequence[MergeSlice]],
+    donor: str,
+    opened: tuple[tuple[str, Checkpoint], ...],
+) -> Iterator[tuple[tuple[str, Checkpoint], ...]]:
+    """Yield the checkpoints that each module is laid out of: its parts of them.
+
+    Raises:
+        CheckpointError: if a model has not the part that it is to give, or the donor has more.
+        RecipeError: if a module without the layers that the config counts has slices.
+    """
+    if recipe.modules is None or tuple(recipe.modules) == (DEFAULT_PART,):
+        yield opened
+        return
+    names = tuple(recipe.modules)
+    require_parts(dict(opened)[donor], names)
+    for name, slices in zip(names, bodies, strict=True):
+        parts = {model: split_parts(whole, names).get(name) for model, whole in opened}
+        wanted = {source.model for part in slices for source in part.inputs}
+        for model, whole in opened:
+            if model in wanted and parts[model] is None:
+                raise missing_part(whole, name)
+        found = {model: part for model, part in parts.items() if part is not None}
+        if recipe.modules[name].slices is not None and not found[donor].layers_in_config:
+            raise RecipeError(
+                f"modules.{name}: slices choose layers of the language tower, which this module of "
+                f"{donor} has not: the config does not follow; give the module whole 'models'"
+            )
+        yield tuple(found.items())
+
+
+def _config(layouts: Sequence[Layout], donor: Checkpoint) -> Mapping[str, Any]:
+    """Return the config of the merged model: of the module that has the layers it counts."""
+    counted = (
+        layout
+        for layout in layouts
+        if any(donor.layers.split(tensor.name) is not None for tensor in layout.tensors)
+    )
+    config = next(counted, layouts[0]).config
+    return with_tied(config, donor, tied=donor.tied and not any(x.has_head for x in layouts))
 
 
 def _find_vocabulary(
@@ -174,7 +231,7 @@ def _find_vocabulary(
 def _plan_tensors(
     recipe: Recipe, method: MethodSpec, slices: Sequence[MergeSlice], layout: Layout
 ) -> tuple[PlannedTensor, ...]:
-    resolvers = [_Resolver(recipe, method, part) for part in slices]
+    resolvers = [_Resolver(method, part) for part in slices]
     wanted = recipe.out_dtype or recipe.dtype
     tensors = []
     for entry in layout.tensors:
@@ -212,12 +269,11 @@ def _usual_dtype(tensors: Sequence[PlannedTensor]) -> str:
 class _Resolver:
     """The parameters of a slice: rules found once, numbers for each tensor."""
 
-    def __init__(self, recipe: Recipe, method: MethodSpec, part: MergeSlice) -> None:
-        shared = (part.parameters, recipe.body().parameters, recipe.parameters)
+    def __init__(self, method: MethodSpec, part: MergeSlice) -> None:
         self._method = method
         self._models = tuple(source.model for source in part.inputs)
         self._shared = [
-            (spec, resolve_rule(spec.name, shared))
+            (spec, resolve_rule(spec.name, part.shared))
             for spec in method.parameters
             if not spec.per_model
         ]
@@ -228,7 +284,7 @@ class _Resolver:
             (
                 first + i,
                 [
-                    (spec, resolve_rule(spec.name, (source.parameters, *shared)))
+                    (spec, resolve_rule(spec.name, (source.parameters, *part.shared)))
                     for spec in method.parameters
                     if spec.per_model
                 ],

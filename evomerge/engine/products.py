@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import torch
 
+from evomerge.engine.native import sums
 from evomerge.engine.workspace import BLOCK, Workspace
 from evomerge.methods.exact import stretch_sums
 
@@ -35,7 +36,7 @@ def inner_products(
         One for each pair; not finite if an input is not.
     """
     if tensors[0].numel() > BLOCK:
-        found = space.native.products(pairs, tensors, deltas=deltas) if space.native else None
+        found = sums.products(space.native, pairs, tensors, deltas=deltas) if space.native else None
         if found is None:
             found = _added(space.each(tensors, _Products(pairs, deltas, wide=False)), len(pairs))
         if all(map(math.isfinite, found)):

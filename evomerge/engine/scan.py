@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from evomerge.engine.magnitudes import STRETCH, Found, Patterns, Run, sorted_runs
+from evomerge.engine.native import magnitudes, runs
 from evomerge.engine.workspace import Result, Workspace
 from evomerge.methods.interface import Field
 
@@ -27,7 +28,7 @@ class FieldScan:
     def __call__(self, work: Callable[[int, Patterns], Result]) -> list[Result]:
         """Give each block, and the flat index of its first element, to a function."""
         if self._native is not None:
-            found = self._native.scan(self._field, self._tensors, work)
+            found = magnitudes.scan(self._native, self._field, self._tensors, work)
             if found is not None:
                 return found
 
@@ -40,7 +41,7 @@ class FieldScan:
     def runs(self) -> list[Run]:
         """Return the different patterns of each `STRETCH`, in the order of the stretches."""
         if self._native is not None:
-            found = self._native.runs(self._field, self._tensors, STRETCH)
+            found = runs.of_stretches(self._native, self._field, self._tensors, STRETCH)
             if found is not None:
                 return found
         return [run for block in self(sorted_runs) for run in block]
@@ -49,7 +50,7 @@ class FieldScan:
         """Return all patterns from the smallest to the largest."""
         found = None
         if self._native is not None:
-            found = self._native.rising(self._field, self._tensors)
+            found = runs.rising(self._native, self._field, self._tensors)
         if found is None:
             found = np.concatenate(self(lambda _, block: block.copy()))
             found.sort()
@@ -58,7 +59,7 @@ class FieldScan:
     def within(self, low: int, high: int) -> Found:
         """Return how many are above `high`, and places and patterns of those down to `low`."""
         if self._native is not None:
-            found = self._native.within(self._field, self._tensors, low, high)
+            found = magnitudes.within(self._native, self._field, self._tensors, low, high)
             if found is not None:
                 return found
 
@@ -78,7 +79,9 @@ class FieldScan:
         numel = self._tensors[0].numel()
         stretch = range(numel) if start is None else range(start, min(start + STRETCH, numel))
         if self._native is not None:
-            place = self._native.place(self._field, self._tensors, pattern, number, stretch)
+            place = magnitudes.place(
+                self._native, self._field, self._tensors, pattern, number=number, stretch=stretch
+            )
             if place is not None:
                 return place
         if start is None:
@@ -97,8 +100,13 @@ class FieldScan:
 
     def _some(self, starts: Iterable[int], length: int) -> Patterns:
         if self._native is not None:
-            found = self._native.scan(
-                self._field, self._tensors, lambda _, part: part, length=length, starts=starts
+            found = magnitudes.scan(
+                self._native,
+                self._field,
+                self._tensors,
+                lambda _, part: part,
+                length=length,
+                starts=starts,
             )
             if found is not None:
                 return np.concatenate(found)

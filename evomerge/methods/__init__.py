@@ -4,14 +4,8 @@
 modules beside it and are loaded by `MethodSpec.load`.
 """
 
-from evomerge.methods.table import (
-    IGNORED_PARAMETERS,
-    METHODS,
-    SYMBOLS,
-    MethodSpec,
-    ParameterSpec,
-    parameter_names,
-)
+from evomerge.methods.spec import MethodSpec, ParameterSpec
+from evomerge.methods.table import IGNORED_PARAMETERS, METHODS, SYMBOLS, parameter_names
 
 __all__ = [
     "IGNORED_PARAMETERS",

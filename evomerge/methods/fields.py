@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from evomerge.methods.interface import Block
+from evomerge.methods.interface import Block, Groups
 from evomerge.methods.program import Program
 from evomerge.methods.sparsifiers import Sparsifier
 
@@ -146,3 +146,10 @@ class Importance:
             self.row, rounding_mode="floor"
         )
         return change.mul_(self.divergence.index_select(0, rows))
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        first, second = self.inputs
+        change = program.let(f"{program.load(second)} - {program.load(first)}")
+        divergence = program.of_group(self.divergence, Groups("rows", self.row))
+        return program.let(f"abs({change}) * {divergence}")

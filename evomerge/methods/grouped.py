@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from evomerge.methods.interface import Block, Groups
+from evomerge.methods.program import Program
 
 __all__ = ["GroupedCombination"]
 
@@ -37,6 +38,15 @@ class GroupedCombination:
             out.add_(term.mul_(factors.index_select(0, group)))
         if base is not None:
             out.add_(base)
+
+    def write(self, program: Program) -> str:
+        """Write the same for one element."""
+        read, first = (program.task_vector, 1) if self.has_base else (program.load, 0)
+        total = "F(0.0)"
+        for i, factors in enumerate(self.factors, start=first):
+            factor = program.of_group(factors, self.groups)
+            total = program.let(f"{total} + {read(i)} * {factor}")
+        return program.let(f"{total} + {program.load(0)}") if self.has_base else total
 
     def _group(self, start: int, like: torch.Tensor) -> torch.Tensor:
         index = torch.arange(start, start + like.numel(), device=like.device)

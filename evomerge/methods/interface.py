@@ -133,6 +133,13 @@ class Facts(Protocol):
         """Return what separates the `kept` largest magnitudes of a field."""
         ...
 
+    def ordered(self, field: Field, places: Sequence[int]) -> list[float]:
+        """Return the magnitudes of a field that have so many others before them in order.
+
+        For places that do not change from candidate to candidate; `threshold` is for those that do.
+        """
+        ...
+
     def total(self, field: Field) -> float:
         """Return the sum of a field's magnitudes."""
         ...

@@ -3,9 +3,10 @@
 A kernel merges blocks with memory that is used again; its `write` gives the same operations on the
 same float32 numbers in the same order, element by element, as lines of Python in a small language:
 `+ - * /`, comparisons, `where(condition, a, b)`, `abs(x)`, `at_least(x, bound)`, `F(number)` for a
-float32 and `I(expression)` for a 32-bit integer that wraps. A compiler that keeps the operations as
-they are gives the same bits. Numbers that change from candidate to candidate are arguments, not
-constants, so one compiled program serves all candidates.
+float32, `I(expression)` for a 32-bit integer that wraps, and `quotient(a, b)` for how often a
+positive integer goes into another. A compiler that keeps the operations as they are gives the same
+bits. Numbers that change from candidate to candidate are arguments, not constants, so one compiled
+program serves all candidates.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,7 +18,7 @@ import numpy as np
 import torch
 
 from evomerge.methods.draws import ROUNDS, Draws
-from evomerge.methods.interface import Threshold
+from evomerge.methods.interface import Groups, Threshold
 
 __all__ = ["Numbers", "Program", "Written", "just_below", "written"]
 
@@ -56,7 +57,9 @@ class Program:
     Attributes:
         lines: Assignments, in order.
         inputs: The inputs they read, as `x0`, `x1`, …: `x` and the place in this list.
-        tensors: More tensors of the inputs' length, float32 or int32, as `t0`, `t1`, ….
+        tensors: More tensors, float32, int16 or int32, as `t0`, `t1`, ….
+        places: Where each of those is read: the element's place `i`, or an expression of
+            its `index`, the same as an int32.
         results: Names of the values that are wanted.
     """
 
@@ -64,6 +67,7 @@ class Program:
         self.lines: list[str] = []
         self.inputs: list[int] = []
         self.tensors: list[torch.Tensor] = []
+        self.places: list[str] = []
         self.results: tuple[str, ...] = ()
         self._known: dict[object, str] = {}
         self._floats: list[float] = []
@@ -78,7 +82,8 @@ class Program:
     def key(self) -> tuple[object, ...]:
         """Return what distinguishes it from programs of another form."""
         kinds = tuple(tensor.dtype for tensor in self.tensors)
-        return tuple(self.lines), self.results, len(self.inputs), kinds, self.num_numbers
+        lines, places = tuple(self.lines), tuple(self.places)
+        return lines, self.results, len(self.inputs), kinds, places, self.num_numbers
 
     def load(self, i: int) -> str:
         """Return the name of input i's element, float32."""
@@ -87,8 +92,19 @@ class Program:
         return f"x{self.inputs.index(i)}"
 
     def tensor(self, tensor: torch.Tensor) -> str:
-        """Return the name of another tensor's element."""
-        self.tensors.append(tensor)
+        """Return the name of the element of another tensor of the inputs' length."""
+        return self._read(tensor, "i")
+
+    def of_group(self, numbers: torch.Tensor, groups: Groups) -> str:
+        """Return the name of the element's number where each group has one, of shape (groups,)."""
+        size = self.integer(groups.size)
+        row = f"quotient(index, {size})"
+        column = f"I(index - I({row} * {size}))"
+        return self._read(numbers, row if groups.kind == "rows" else column)
+
+    def _read(self, tensor: torch.Tensor, place: str) -> str:
+        self.tensors.append(tensor.contiguous())
+        self.places.append(place)
         return f"t{len(self.tensors) - 1}"
 
     def number(self, value: float) -> str:

@@ -53,7 +53,7 @@ class Slice(Document):
 
 
 class Module(Document):
-    """A named part of a model; `default` is the only one so far."""
+    """A part of a model, by the prefix of its tensors' names; `default` is all that is left."""
 
     models: tuple[InputModel, ...] | None = Field(default=None, min_length=1)
     slices: tuple[Slice, ...] | None = Field(default=None, min_length=1)
@@ -120,7 +120,7 @@ class Recipe(Document):
         merge_method: Name of a row of `evomerge.methods.METHODS`.
         models: Whole models to merge; or `slices`, or `modules`.
         slices: Layer ranges to merge and stack, in the order of the merged model's layers.
-        modules: One module named `default` that holds `models` or `slices`.
+        modules: Parts of the merged model by name; each holds `models` or `slices`.
         base_model: The model that task vectors are differences to, or that `t = 0` means.
         parameters: Values for everything that has no own one.
         dtype: Type to which inputs are rounded before merging.
@@ -144,20 +144,24 @@ class Recipe(Document):
     chat_template: str | None = None
     name: str | None = None
 
-    def body(self) -> Module:
-        """Return what is merged, whichever of the three keys holds it (no parameters if global)."""
-        if self.modules:
-            return next(iter(self.modules.values()))
-        return Module.model_construct(models=self.models, slices=self.slices, parameters={})
+    def bodies(self) -> tuple[tuple[Place, Module], ...]:
+        """Return what is merged and its place, whichever of the three keys holds it.
+
+        What stands at the top has no parameters of its own here.
+        """
+        if self.modules is not None:
+            return tuple((("modules", name), module) for name, module in self.modules.items())
+        body = Module.model_construct(models=self.models, slices=self.slices, parameters={})
+        return (((), body),)
 
     def model_names(self) -> tuple[str, ...]:
         """Return the names of all models, the base included, each once, in order of appearance."""
-        body = self.body()
         names: list[str | None] = [self.base_model]
-        names.extend(entry.model for entry in body.models or ())
-        for part in body.slices or ():
-            names.append(part.base_model)
-            names.extend(source.model for source in part.sources)
+        for _, body in self.bodies():
+            names.extend(entry.model for entry in body.models or ())
+            for part in body.slices or ():
+                names.append(part.base_model)
+                names.extend(source.model for source in part.sources)
         donor = self.tokenizer_name()
         if donor not in ("base", "union"):
             names.append(donor)
@@ -178,10 +182,7 @@ class Recipe(Document):
     def parameter_blocks(self) -> Iterator[tuple[Place, Parameters]]:
         """Yield every `parameters` mapping and its place in the document."""
         yield ("parameters",), self.parameters
-        bodies: list[tuple[Place, Module]] = [((), self.body())]
-        if self.modules:
-            bodies = [(("modules", name), module) for name, module in self.modules.items()]
-        for place, module in bodies:
+        for place, module in self.bodies():
             if place:
                 yield (*place, "parameters"), module.parameters
             for i, entry in enumerate(module.models or ()):

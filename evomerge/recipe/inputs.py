@@ -7,7 +7,7 @@ from typing import Any
 from evomerge.documents import Place
 from evomerge.errors import RecipeError
 from evomerge.methods import MethodSpec
-from evomerge.recipe.document import InputModel, Recipe, Slice, Source
+from evomerge.recipe.document import Module, Recipe, Slice, Source
 
 __all__ = ["MergeInput", "MergeSlice", "merge_slices"]
 
@@ -35,14 +35,15 @@ class MergeSlice:
         inputs: The models; the base comes first if the method requires
             one, or takes differences to it.
         base_model: Name of the base, or None.
-        parameters: The slice's own values (empty for `models`).
+        shared: Values for all of its sources: the slice's own, the module's, the recipe's; the
+            first that has one counts.
         place: Where it stands in the recipe.
         has_base: Whether the first input is the base of task vectors, and none of the sources.
     """
 
     inputs: tuple[MergeInput, ...]
     base_model: str | None
-    parameters: Mapping[str, Any]
+    shared: tuple[Mapping[str, Any], ...]
     place: Place
     has_base: bool = False
 
@@ -52,19 +53,25 @@ class MergeSlice:
         return self.inputs[1:] if self.has_base else self.inputs
 
 
-def merge_slices(recipe: Recipe, method: MethodSpec) -> tuple[MergeSlice, ...]:
-    """Return the recipe's slices; `models` is one slice of all layers.
+def merge_slices(
+    recipe: Recipe, method: MethodSpec, place: Place, body: Module
+) -> tuple[MergeSlice, ...]:
+    """Return the slices of one of the recipe's bodies; `models` is one slice of all layers.
+
+    Args:
+        recipe: The recipe.
+        method: Its method.
+        place: Where the body stands.
+        body: One of `recipe.bodies()`.
 
     Raises:
         RecipeError: if a required base is missing or cannot be placed; the message starts with
             the place in the recipe.
     """
-    body = recipe.body()
-    place: Place = ("modules", next(iter(recipe.modules))) if recipe.modules else ()
     if body.models is not None:
-        return (_slice(recipe, method, body.models, None, (*place, "models")),)
+        return (_slice(recipe, method, body, None, (*place, "models")),)
     return tuple(
-        _slice(recipe, method, part.sources, part, (*place, "slices", i))
+        _slice(recipe, method, body, part, (*place, "slices", i))
         for i, part in enumerate(body.slices or ())
     )
 
@@ -72,18 +79,18 @@ def merge_slices(recipe: Recipe, method: MethodSpec) -> tuple[MergeSlice, ...]:
 def _slice(
     recipe: Recipe,
     method: MethodSpec,
-    sources: tuple[Source, ...] | tuple[InputModel, ...],
+    body: Module,
     part: Slice | None,
     place: Place,
 ) -> MergeSlice:
     base = (part.base_model if part else None) or recipe.base_model
     listed = tuple(
         MergeInput(s.model, s.layer_range if isinstance(s, Source) else None, s.parameters)
-        for s in sources
+        for s in (part.sources if part is not None else body.models or ())
     )
-    parameters = part.parameters if part else {}
+    shared = (part.parameters if part else {}, body.parameters, recipe.parameters)
     if method.base == "none" or (base is None and method.base == "optional"):
-        return MergeSlice(listed, base, parameters, place)
+        return MergeSlice(listed, base, shared, place)
     if base is None:
         raise RecipeError(
             f"{method.name} needs a base model: name it under 'base_model' (the models here are "
@@ -104,8 +111,8 @@ def _slice(
     else:
         base_input = base_input or MergeInput(base, _common_range(listed, base), {})
         inputs = (base_input, *(source for source in listed if source.model != base))
-        return MergeSlice(inputs, base, parameters, place, has_base=True)
-    return MergeSlice(inputs, base, parameters, place)
+        return MergeSlice(inputs, base, shared, place, has_base=True)
+    return MergeSlice(inputs, base, shared, place)
 
 
 def _common_range(listed: tuple[MergeInput, ...], base: str) -> tuple[int, int] | None:

@@ -24,8 +24,6 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 Problem = tuple[Place, str]
 
-_PARTS = "give whole models, and each part its own values by filters on its tensors' names"
-
 
 def load_recipe(path: Path) -> Recipe:
     """Read a recipe file.
@@ -84,16 +82,16 @@ def _problems(recipe: Recipe) -> Iterator[Problem]:
     for place, parameters in recipe.parameter_blocks():
         for name, value in parameters.items():
             yield from _check_parameter(method, (*place, name), name, value)
-    body = recipe.body()
-    if (body.models is None) == (body.slices is None):
-        return
-    try:
-        slices = merge_slices(recipe, method)
-    except RecipeError as exc:
-        yield (), str(exc)
-        return
-    for part in slices:
-        yield from _check_slice(recipe, method, part)
+    for place, body in recipe.bodies():
+        if (body.models is None) == (body.slices is None):
+            continue
+        try:
+            slices = merge_slices(recipe, method, place, body)
+        except RecipeError as exc:
+            yield place, str(exc)
+            continue
+        for part in slices:
+            yield from _check_slice(method, part)
 
 
 def _check_bodies(recipe: Recipe) -> Iterator[Problem]:
@@ -102,13 +100,9 @@ def _check_bodies(recipe: Recipe) -> Iterator[Problem]:
     if len(given) != 1:
         got = " and ".join(given) if given else "none of them"
         yield (), f"a recipe has exactly one of models, slices and modules, got {got}"
-    if recipe.modules is not None:
-        if len(recipe.modules) > 1:
-            got = ", ".join(recipe.modules)
-            yield ("modules",), f"one module can be merged so far, got {got}; {_PARTS}"
-        for name, module in recipe.modules.items():
-            if (module.models is None) == (module.slices is None):
-                yield ("modules", name), "a module has exactly one of models and slices"
+    for name, module in (recipe.modules or {}).items():
+        if (module.models is None) == (module.slices is None):
+            yield ("modules", name), "a module has exactly one of models and slices"
 
 
 def _check_keys(recipe: Recipe) -> Iterator[Problem]:
@@ -153,7 +147,7 @@ def _parameter_of_another_method(name: str) -> ParameterSpec | None:
     return next(spec for row in METHODS.values() if (spec := row.parameter(name)) is not None)
 
 
-def _check_slice(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
+def _check_slice(method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
     counted = part.inputs if method.base == "required" else part.sources
     count = len(counted)
     low, high = method.min_models, method.max_models
@@ -178,14 +172,12 @@ def _check_slice(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterat
             "all sources of a slice have the same number of layers, got "
             + ", ".join(f"{length} of {name}" for name, length in lengths.items()),
         )
-    yield from _check_required(recipe, method, part)
+    yield from _check_required(method, part)
 
 
-def _check_required(recipe: Recipe, method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
-    module = recipe.body().parameters
-    shared = (part.parameters, module, recipe.parameters)
+def _check_required(method: MethodSpec, part: MergeSlice) -> Iterator[Problem]:
     for spec in method.parameters:
-        if not spec.required or any(level.get(spec.name) is not None for level in shared):
+        if not spec.required or any(level.get(spec.name) is not None for level in part.shared):
             continue
         if not spec.per_model:
             yield part.place, f"{method.name} needs the parameter {spec.name!r} ({spec.help})"

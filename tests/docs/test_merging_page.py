@@ -43,6 +43,7 @@ def test_every_section_has_its_recipe():
         "Gradients",
         "Filters",
         "Slices",
+        "Modules",
         "LoRA",
         "Several stages",
         "Tokens and chat templates",

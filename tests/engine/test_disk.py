@@ -172,7 +172,7 @@ import sys
 from pathlib import Path
 import torch
 from evomerge.engine import merge_to_disk
-from evomerge.engine.native import Native
+from evomerge.engine.native import Native, magnitudes
 from evomerge.recipe import parse_recipe
 
 def memory(key):
@@ -182,7 +182,7 @@ def memory(key):
 models = [{"model": m, "parameters": {"weight": 0.5, "density": 0.4}} for m in ("a", "b")]
 data = {"merge_method": "ties", "base_model": "base", "models": models, **eval(sys.argv[2])}
 # The loops are compiled and LLVM is loaded before the peak begins anew.
-Native().largest(torch.ones(9))
+magnitudes.largest(Native(), torch.ones(9))
 Path("/proc/self/clear_refs").write_text("5")
 before = memory("VmRSS")
 merge_to_disk(

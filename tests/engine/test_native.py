@@ -11,9 +11,12 @@ import torch
 from safetensors.torch import load_file
 
 from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
+from evomerge.engine.divergence import FLOOR, row_divergence
 from evomerge.engine.facts import FactStore
 from evomerge.engine.magnitudes import STRETCH, row_ranks
-from evomerge.engine.native import Native, native_loops
+from evomerge.engine.native import Native, magnitudes, native_loops, ranks, runs, sums
+from evomerge.engine.native import divergence as divergences
+from evomerge.engine.native.merging import begin_merge
 from evomerge.engine.products import inner_products
 from evomerge.engine.scan import FieldScan
 from evomerge.engine.workspace import Workspace
@@ -28,7 +31,7 @@ from evomerge.methods.sparsifiers import Drop, RankedDrop, Selection, Trim, Wind
 from evomerge.methods.task_vectors import TaskVectors
 from evomerge.recipe import Recipe, parse_recipe
 from tests.engine import reference
-from tests.methods.test_program import NOT_WRITTEN, facts_of, kernel_of, models
+from tests.methods.test_program import GROUPED, facts_of, kernel_of, models
 
 CPU = torch.device("cpu")
 SIZES = (1, 65, 40_021, 2_200_003)
@@ -56,21 +59,28 @@ def fused(
     native: Native, kernel: Kernel, tensors: list[torch.Tensor], dtype: torch.dtype
 ) -> torch.Tensor:
     out = torch.empty(tensors[0].numel(), dtype=dtype)
-    merging = native.merge(kernel, tensors, dtype, out)
+    merging = begin_merge(native, kernel, tensors, dtype, out)
     assert merging is not None
     assert merging.wait() == (True, True)
     return out
 
 
-@pytest.mark.parametrize("method", sorted(set(METHODS) - set(NOT_WRITTEN)))
-def test_every_method(native: Native, method: str) -> None:
+@pytest.mark.parametrize(
+    ("method", "flags"), [*((method, {}) for method in sorted(METHODS)), *GROUPED]
+)
+def test_every_method(native: Native, method: str, flags: dict[str, bool]) -> None:
     spec = METHODS[method]
     count = spec.max_models or 4
     count += 1 if spec.base == "optional" and not spec.base_is_source else 0
     tensors = models(3, count, (907, 67), "bfloat16")
     flat = [tensor.reshape(-1) for tensor in tensors]
     kernels = [
-        kernel_of(method, facts_of(tensors, Workspace(CPU, native=loops)), count, select_topk=0.4)
+        kernel_of(
+            method,
+            facts_of(tensors, Workspace(CPU, native=loops)),
+            count,
+            **{"select_topk": 0.4, **flags},
+        )
         for loops in (native, None)
     ]
     wanted = blocked(kernels[1], flat)
@@ -107,7 +117,7 @@ def test_types(native: Native, kind: torch.dtype, rounded: torch.dtype, out: tor
     numbers = torch.randn(1000) * 2.0 ** torch.randint(-30, 10, (1000,))
     source = numbers.to(kind)
     goal = torch.empty(1000, dtype=out)
-    merging = native.merge(LinearCombination((1.7,)), [source], rounded, goal)
+    merging = begin_merge(native, LinearCombination((1.7,)), [source], rounded, goal)
     assert merging is not None
     assert merging.wait() == (True, True)
     wanted = (source.float() * 1.7).to(rounded).to(out)
@@ -119,7 +129,7 @@ def test_what_a_type_cannot_hold(native: Native) -> None:
     source[69_999] = 40_000.0
     for factor, holds in ((1.0, True), (1.1, False)):
         goal = torch.empty(70_000, dtype=torch.float16)
-        merging = native.merge(LinearCombination((factor,)), [source], torch.float16, goal)
+        merging = begin_merge(native, LinearCombination((factor,)), [source], torch.float16, goal)
         assert merging is not None
         assert merging.wait() == (True, holds)
 
@@ -127,11 +137,11 @@ def test_what_a_type_cannot_hold(native: Native) -> None:
 def test_largest(native: Native) -> None:
     for kind in (torch.float32, torch.bfloat16, torch.float16):
         tensor = torch.randn(50_000).to(kind)
-        assert native.largest(tensor) == float(tensor.float().abs().max())
+        assert magnitudes.largest(native, tensor) == float(tensor.float().abs().max())
     tensor[777] = float("-inf")
-    assert native.largest(tensor) == float("inf")
+    assert magnitudes.largest(native, tensor) == float("inf")
     tensor[40_000] = float("nan")
-    assert np.isnan(native.largest(tensor))
+    assert np.isnan(magnitudes.largest(native, tensor))
 
 
 def test_sums(native: Native) -> None:
@@ -167,10 +177,10 @@ def test_runs(native: Native, numel: int, kind: str) -> None:
     if kind == "equal":
         tensors[1] = tensors[0]
     for field in (TaskVector(1), Variance((0, 1))):
-        found = native.runs(field, tensors, STRETCH)
+        found = runs.of_stretches(native, field, tensors, STRETCH)
         assert found is not None
         plain = FieldScan(field, tensors, Workspace(CPU))
-        assert np.array_equal(native.rising(field, tensors), plain.rising())
+        assert np.array_equal(runs.rising(native, field, tensors), plain.rising())
         wanted = plain.runs()
         for mine, other in zip(found, wanted, strict=True):
             assert mine[0] == other[0]
@@ -193,7 +203,7 @@ def test_inner_products(native: Native, deltas: bool, kind: str) -> None:
     pairs = [(0, 0), (1, 1), (1, 2), (2, 2)]
     fast = inner_products(pairs, tensors, Workspace(CPU, native=native), deltas=deltas)
     assert inner_products(pairs, tensors, Workspace(CPU), deltas=deltas) == fast
-    assert native.products(pairs, tensors, deltas=deltas) == fast or kind == "huge"
+    assert sums.products(native, pairs, tensors, deltas=deltas) == fast or kind == "huge"
     vectors = [x.float() - tensors[0].float() if deltas else x for x in tensors]
     wanted = [float(vectors[i].double().dot(vectors[j].double())) for i, j in pairs]
     scale = [float(vectors[i].double().norm() * vectors[j].double().norm()) for i, j in pairs]
@@ -222,21 +232,49 @@ def test_ranks(native: Native, row: int, kind: str) -> None:
     elif kind == "nothing":
         tensors[1] = tensors[0]
     flat = [tensor.reshape(-1) for tensor in tensors]
-    found = native.ranks(1, flat, row)
+    found = ranks.of_task_vector(native, 1, flat, row)
     assert found is not None
     wanted = row_ranks((flat[1].float() - flat[0].float()).abs(), row)
     assert found.dtype == wanted.dtype
     assert torch.equal(found, wanted)
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("row", [1, 2, 5, 64, 767, 40_000])
+@pytest.mark.parametrize("size", [0.02, 3.0, 60_000.0, 1e38])
+def test_divergence(native: Native, size: float, row: int, kind: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(row)
+    noise = [torch.randn(7, row, generator=generator).clamp_(-3.0, 3.0) for _ in range(2)]
+    largest = torch.finfo(kind).max
+    x = (noise[0] * size).clamp_(-largest, largest).to(kind)
+    y = (noise[0] * size + noise[1] * size / 10).clamp_(-largest, largest).to(kind)
+    blocks = row_divergence(x, y)
+    found = divergences.of_rows(native, 0, 1, [x.reshape(-1), y.reshape(-1)], row)
+    assert found is not None
+    assert torch.equal(found, blocks)
+    p, q = (torch.softmax(z.double(), 1) + FLOOR for z in (x, y))
+    assert torch.allclose(blocks.double(), (p * (p / q).log()).sum(1), rtol=1e-6, atol=1e-14)
+
+
+@pytest.mark.parametrize("keep", [True, False])
+@pytest.mark.parametrize("loops", [True, False])
+def test_magnitudes_in_order(native: Native, loops: bool, keep: bool) -> None:
+    tensors = models(8, 2, (90_001,), "bfloat16")
+    facts = facts_of(tensors, Workspace(CPU, native=native if loops else None), keep=keep)
+    places = [0, 1, 22_500, 45_000, 89_999, 90_000]
+    wanted = (tensors[1].float() - tensors[0].float()).abs().sort().values[places]
+    for _ in range(2):
+        assert facts.ordered(TaskVector(1), places) == wanted.tolist()
+
+
 def test_what_it_leaves_alone(native: Native) -> None:
     kernel = LinearCombination((0.5, 0.5))
     wide = [torch.ones(9, dtype=torch.float64)] * 2
-    assert native.merge(kernel, wide, torch.float32, torch.empty(9)) is None
+    assert begin_merge(native, kernel, wide, torch.float32, torch.empty(9)) is None
     gaps = [torch.ones(18)[::2]] * 2
-    assert native.merge(kernel, gaps, torch.float32, torch.empty(9)) is None
+    assert begin_merge(native, kernel, gaps, torch.float32, torch.empty(9)) is None
     empty = [torch.ones(0)] * 2
-    assert native.merge(kernel, empty, torch.float32, torch.empty(0)) is None
+    assert begin_merge(native, kernel, empty, torch.float32, torch.empty(0)) is None
 
 
 @pytest.mark.parametrize("place", ["source", "rounded", "out"])
@@ -250,10 +288,10 @@ def test_a_processor_without_float16(
         }
         sources = [torch.ones(9, dtype=kinds["source"])] * 2
         goal = torch.empty(9, dtype=kinds["out"])
-        return native.merge(LinearCombination((0.5, 0.5)), sources, kinds["rounded"], goal)
+        return begin_merge(native, LinearCombination((0.5, 0.5)), sources, kinds["rounded"], goal)
 
     assert merge() is not None
-    monkeypatch.setattr("evomerge.engine.native.has_half", lambda: False)
+    monkeypatch.setattr("evomerge.engine.native.jobs.has_half", lambda: False)
     assert merge() is None
 
 
@@ -279,11 +317,12 @@ def test_kept_code_needs_no_compiler(tmp_path: Path) -> None:
 import sys, torch
 from pathlib import Path
 from evomerge.engine.native import Native
+from evomerge.engine.native.merging import begin_merge
 from evomerge.methods.linear import LinearCombination
 out = torch.empty(9)
 tensors = [torch.ones(9), torch.ones(9)]
 native = Native(Path(sys.argv[1]))
-print(*native.merge(LinearCombination((0.5, 0.5)), tensors, out.dtype, out).wait())
+print(*begin_merge(native, LinearCombination((0.5, 0.5)), tensors, out.dtype, out).wait())
 print(out.tolist() == [1.0] * 9, "numba" in sys.modules)
 """
     outputs = [
@@ -301,11 +340,13 @@ def test_a_failing_compiler_is_no_failure(
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such flag")
 
-    monkeypatch.setattr("evomerge.engine.native_code._compile", fail)
+    monkeypatch.setattr("evomerge.engine.native.code._compile", fail)
     loops = Native(tmp_path)
     inputs, goal = [torch.ones(9)] * 2, torch.empty(9)
     for _ in range(2):
-        assert loops.merge(LinearCombination((0.5, 0.5)), inputs, torch.float32, goal) is None
+        assert (
+            begin_merge(loops, LinearCombination((0.5, 0.5)), inputs, torch.float32, goal) is None
+        )
     assert caplog.text.count("the slower way is taken: no such flag") == 1
 
 

@@ -14,12 +14,18 @@ from evomerge.engine.workspace import Workspace
 from evomerge.methods import METHODS
 from evomerge.methods.draws import draw_bound, draw_key
 from evomerge.methods.fields import Sparse, TaskVector
+from evomerge.methods.grouped import GroupedCombination
 from evomerge.methods.interface import Kernel, Settings
 from evomerge.methods.linear import LinearCombination
 from evomerge.methods.program import Program, written
 from evomerge.methods.sparsifiers import Drop
 
-NOT_WRITTEN = ("arcee_fusion",)
+GROUPED = (
+    ("model_stock", {"filter_wise": True}),
+    ("nuslerp", {"nuslerp_flatten": False}),
+    ("nuslerp", {"nuslerp_flatten": False, "nuslerp_row_wise": True}),
+)
+"""Methods with factors for groups of elements, and the settings that make them so."""
 
 NUMPY: dict[str, Any] = {
     "F": np.float32,
@@ -27,6 +33,7 @@ NUMPY: dict[str, Any] = {
     "where": np.where,
     "at_least": np.maximum,
     "abs": np.abs,
+    "quotient": np.floor_divide,
 }
 """The language of programs, for arrays."""
 
@@ -40,11 +47,10 @@ def evaluate(program: Program, tensors: Sequence[torch.Tensor]) -> list[np.ndarr
         names |= {f"n{i}": np.int64(number) for i, number in enumerate(part.integers)}
         here = slice(part.start, part.stop)
         names |= {f"x{i}": tensors[k][here].float().numpy() for i, k in enumerate(program.inputs)}
-        names |= {
-            f"t{i}": tensor[here].numpy().astype(np.int64)
-            for i, tensor in enumerate(program.tensors)
-        }
-        names["index"] = np.arange(part.start, part.stop)
+        names["index"] = names["i"] = np.arange(part.start, part.stop)
+        for i, (tensor, place) in enumerate(zip(program.tensors, program.places, strict=True)):
+            numbers = tensor.numpy()[eval(place, NUMPY, names)]  # noqa: S307 - our own
+            names[f"t{i}"] = numbers if tensor.is_floating_point() else numbers.astype(np.int64)
         for line in program.lines:
             exec(line, NUMPY, names)  # noqa: S102 - our own lines
         results = [names[name] for name in program.results]
@@ -93,7 +99,7 @@ def models(seed: int, count: int, shape: tuple[int, ...], kind: str) -> list[tor
 
 @given(
     st.integers(0, 2**32),
-    st.sampled_from(sorted(set(METHODS) - set(NOT_WRITTEN))),
+    st.sampled_from(sorted(METHODS)),
     st.integers(1, 40),
     st.sampled_from(["plain", "bfloat16", "sparse"]),
     st.booleans(),
@@ -119,11 +125,23 @@ def test_a_program_equals_its_kernel(
     assert np.array_equal(merged, wanted.numpy())
 
 
-@pytest.mark.parametrize("method", NOT_WRITTEN)
-def test_what_cannot_be_written(method: str) -> None:
-    tensors = models(0, METHODS[method].max_models or 3, (4, 5), "plain")
-    facts = facts_of(tensors, Workspace(torch.device("cpu")))
-    assert written(kernel_of(method, facts, len(tensors))) is None
+@pytest.mark.parametrize(("method", "flags"), GROUPED)
+def test_groups_of_elements(method: str, flags: dict[str, bool]) -> None:
+    tensors = models(4, 3, (5, 13), "plain")
+    space = Workspace(torch.device("cpu"))
+    kernel = kernel_of(method, facts_of(tensors, space), 3, **flags)
+    assert isinstance(kernel, GroupedCombination)
+    flat, wanted = [tensor.reshape(-1) for tensor in tensors], torch.empty(65)
+    space.enter(flat, 0, 65)
+    kernel(space, wanted)
+    program = written(kernel)
+    assert program is not None
+    (merged,) = evaluate(program, flat)
+    assert np.array_equal(merged, wanted.numpy())
+
+
+def test_what_cannot_be_written() -> None:
+    assert written(LinearCombination((1.0,)), object()) is None
 
 
 @given(st.integers(0, 2**32), st.integers(1, 5000), st.floats(0.05, 0.95))

@@ -221,12 +221,17 @@ def test_rescale_norm_is_a_choice() -> None:
         parse_recipe({**data, "parameters": {"rescale_norm": "l3"}})
 
 
-def test_modules_hold_one_module() -> None:
+def test_modules() -> None:
     module = {"models": [{"model": "a", "parameters": {"weight": 1}}]}
     recipe = parse_recipe({"merge_method": "linear", "modules": {"default": module}})
     assert recipe.model_names() == ("a",)
-    with pytest.raises(RecipeError, match="one module can be merged so far, got x, y"):
-        parse_recipe({"merge_method": "linear", "modules": {"x": module, "y": module}})
+    other = {"slices": [{"sources": [{"model": "b"}], "base_model": "c"}]}
+    two = {"merge_method": "linear", "modules": {"x": module, "y": other}}
+    with pytest.raises(RecipeError, match=r"y.slices\[0\]: linear needs .*'weight'.* for b"):
+        parse_recipe(two)
+    recipe = parse_recipe({**two, "parameters": {"weight": 1}})
+    assert recipe.model_names() == ("a", "c", "b")
+    assert parse_recipe(recipe.to_dict()) == recipe
     both = {**module, "slices": [{"sources": [{"model": "a"}]}]}
     with pytest.raises(RecipeError, match=r"modules.x: a module has exactly one"):
         parse_recipe({"merge_method": "linear", "modules": {"x": both}})

@@ -16,8 +16,10 @@ from numba.extending import intrinsic
 __all__ = ["NAMES"]
 
 _SINGLE = ir.FloatType()
+_DOUBLE = ir.DoubleType()
 _HALF = ir.HalfType()
 _WORD = ir.IntType(32)
+_LONG = ir.IntType(64)
 _SHORT = ir.IntType(16)
 _TRUE = ir.Constant(ir.IntType(1), 1)
 
@@ -128,6 +130,22 @@ def _clamp() -> Any:
     return at_least
 
 
+def _quotient() -> Any:
+    @intrinsic
+    def quotient(_context: Any, number: Any, by: Any) -> Any:
+        def code(_target: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            # Half a step from the next whole number, no rounding crosses it; compilers make no
+            # vectors of an integer division.
+            above, below = (builder.sitofp(value, _DOUBLE) for value in arguments)
+            one, half = (ir.Constant(_DOUBLE, value) for value in (1.0, 0.5))
+            value = builder.fmul(builder.fadd(above, half), builder.fdiv(one, below))
+            return builder.fptosi(value, _WORD)
+
+        return types.int32(types.int32, types.int32), code
+
+    return quotient
+
+
 def _rounder(kind: str) -> Any:
     back, forth = _FLOATS[kind]
     return _unary(types.float32, types.float32, lambda b, v: back(b, forth(b, v)))
@@ -144,20 +162,25 @@ _INTEGERS = {
     "int16": (_SHORT, types.int32, lambda b, v: b.sext(v, _WORD), lambda b, v: b.trunc(v, _SHORT)),
     "int32": (_WORD, types.int32, _same, _same),
     "uint32": (_WORD, types.uint32, _same, _same),
-    "uint64": (ir.IntType(64), types.uint64, _same, _same),
-    "int64": (ir.IntType(64), types.int64, _same, _same),
+    "uint64": (_LONG, types.uint64, _same, _same),
+    "int64": (_LONG, types.int64, _same, _same),
 }
 
 NAMES: dict[str, Any] = {
     "F": np.float32,
     "I": np.int32,
-    **{name: getattr(numba, name) for name in ("int64", "uint32", "uint64")},
+    **{name: getattr(numba, name) for name in ("float64", "int64", "uint32", "uint64")},
     "where": _select(),
     "at_least": _clamp(),
     "larger": _larger(),
+    "quotient": _quotient(),
     "lowest_bit": _unary(types.uint64, types.uint64, lambda b, v: b.cttz(v, _TRUE)),
     "as_float": _unary(types.float32, types.int32, lambda b, v: b.bitcast(v, _SINGLE)),
     "bits": _unary(types.int32, types.float32, lambda b, v: b.bitcast(v, _WORD)),
+    "as_double": _unary(types.float64, types.int64, lambda b, v: b.bitcast(v, _DOUBLE)),
+    "double_bits": _unary(types.int64, types.float64, lambda b, v: b.bitcast(v, _LONG)),
+    "read_float64": _reader(_DOUBLE, types.float64, _same),
+    "write_float64": _writer(_DOUBLE, types.float64, _same),
     **{f"read_{n}": _reader(kind, types.float32, _FLOATS[n][0]) for n, kind in _KINDS.items()},
     **{f"write_{n}": _writer(kind, types.float32, _FLOATS[n][1]) for n, kind in _KINDS.items()},
     **{f"rounded_{n}": _rounder(n) for n in _KINDS},

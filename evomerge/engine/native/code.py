@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from evomerge.engine.native_loops import Source
+from evomerge.engine.native.source import Source
 
 __all__ = ["Loop", "cache_folder", "has_half", "load_loop"]
 
@@ -71,7 +71,7 @@ def _compile(source: Source, name: str) -> bytes:
     import numba
     from llvmlite import binding
 
-    from evomerge.engine.native_ops import NAMES
+    from evomerge.engine.native.ops import NAMES
 
     names = dict(NAMES)
     exec(compile(source.text, f"<{name}>", "exec"), names)  # noqa: S102 - our own text
@@ -113,7 +113,7 @@ def _machine() -> tuple[object, ...]:
 
     from llvmlite import binding
 
-    operations = Path(__file__).with_name("native_ops.py").read_bytes()
+    operations = Path(__file__).with_name("ops.py").read_bytes()
     features = sorted(binding.get_host_cpu_features().items())
     triple, cpu = binding.get_process_triple(), binding.get_host_cpu_name()
     versions = version("llvmlite"), version("numba")
