@@ -47,7 +47,7 @@ class LiveModel:
 
     Raises:
         EvaluationError: if transformers does not know the architecture, or the tokenizer is not
-            there.
+            there or has no chat template of the name asked for.
     """
 
     def __init__(
@@ -211,6 +211,7 @@ def _wrap(
             tokenizer=str(tokenizer),
             batch_size=batch,
             max_length=settings.max_length,
+            chat_template=settings.chat_template,
         )
     except (OSError, ValueError) as exc:
         raise EvaluationError(f"{tokenizer}: the tokenizer cannot be loaded: {exc}") from exc
