@@ -29,6 +29,8 @@ class ResidentLM(HFLM):  # type: ignore[misc]  # lm-eval publishes no types
         EvaluationError: if the tokenizer has no template of that name.
     """
 
+    chat_template_args: dict[str, Any]
+
     def __init__(self, *args: Any, chat_template: str | None = None, **kwargs: Any) -> None:
         self._encoded: dict[Any, list[int]] = {}
         self._batches: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}

@@ -78,6 +78,7 @@ class EvaluationSettings(Document):
             memory runs out.
         dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the
             checkpoint's own (bfloat16 if it says none).
+        compile: Forward passes are compiled by ``torch.compile``, for the hf backend.
         max_length: Longest sequence in tokens; ``None`` means the model's.
         task_dirs: Folders with lm-eval task YAML, from the current folder or the space file's.
         num_fewshot: Examples in the prompt, for every task that doesn't say otherwise.
@@ -98,6 +99,7 @@ class EvaluationSettings(Document):
     holdout_items: int | None = Field(default=None, ge=2)
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     max_length: int | None = Field(default=None, ge=2)
     task_dirs: list[str] = Field(default_factory=list)
     num_fewshot: int | None = Field(default=None, ge=0)
@@ -120,6 +122,13 @@ class EvaluationSettings(Document):
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("compile")
+    @classmethod
+    def _by_this_backend(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("backend") == "vllm":
+            raise ValueError("vLLM compiles models by itself: its options are under 'vllm'")
+        return value
 
     @field_validator("limit")
     @classmethod

@@ -119,7 +119,7 @@ class TaskSet:
         Args:
             device: Kind of device that scores, ``cpu`` or ``cuda``.
         """
-        included = {"backend", "dtype", "max_length", *PROMPT_SETTINGS}
+        included = {"backend", "dtype", "compile", "max_length", *PROMPT_SETTINGS}
         settings = self.settings.model_dump(mode="json", include=included)
         if self.settings.backend == "vllm":
             settings["vllm"] = without_resources(self.settings.vllm)

@@ -56,3 +56,9 @@ def test_what_may_change_a_score_may_not(claimed, other):
     claimed(engine(max_model_len=512))
     with pytest.raises(StudyError, match="another version of this space"):
         claimed(other)
+
+
+def test_compiled_and_uncompiled_scores_are_two_studies(claimed):
+    claimed({"compile": True})
+    with pytest.raises(StudyError, match="another version of this space"):
+        claimed({})
