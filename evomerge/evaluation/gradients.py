@@ -115,7 +115,8 @@ class GoldGradient:
         encoded = [(self._live.lm.encode_answers(part.question.instances), part) for part in parts]
         encoded.sort(key=lambda each: -max(len(c) + len(a) for c, a in each[0]))
         value = 0.0
-        with quiet(), self._thawed(), torch.enable_grad():
+        # A climb has few backward passes: compiling them would cost more than they do.
+        with quiet(), self._live.uncompiled(), self._thawed(), torch.enable_grad():
             for batch in self._batches(encoded):
                 likelihoods = self._likelihoods([pair for pairs, _ in batch for pair in pairs])
                 shares = torch.split(likelihoods, [len(pairs) for pairs, _ in batch])

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +37,7 @@ class LiveModel:
     Args:
         config: The merged model's ``config.json`` as a dict.
         tokenizer: Folder of the tokenizer.
-        settings: Batch size, dtype and maximal length.
+        settings: Batch size, dtype, maximal length, and whether forward passes are compiled.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, …
         generation_config: The merged model's ``generation_config.json``, if it has one.
 
@@ -47,7 +48,7 @@ class LiveModel:
 
     Raises:
         EvaluationError: if transformers does not know the architecture, or the tokenizer is not
-            there.
+            there or has no chat template of the name asked for.
     """
 
     def __init__(
@@ -68,6 +69,11 @@ class LiveModel:
         with quiet():
             self.model = _build(config, self.dtype, self.device, generation_config)
             self.lm = _wrap(self.model, Path(tokenizer), settings, self.device)
+        self._is_compiled = settings.compile
+        if settings.compile:
+            from evomerge.evaluation.compiled import compile_forward
+
+            compile_forward(self.model)
 
     def parameters_by_name(self) -> dict[str, "torch.Tensor"]:
         """Return the live tensors under the names that the checkpoint uses.
@@ -118,6 +124,14 @@ class LiveModel:
             "%s ran out of memory: batches of %d from now on", self.device, self.batch_size
         )
         return True
+
+    def uncompiled(self) -> AbstractContextManager[None]:
+        """Run forward passes as they are written inside, whatever the settings say."""
+        if not self._is_compiled:
+            return contextlib.nullcontext()
+        from evomerge.evaluation.compiled import uncompiled
+
+        return uncompiled()
 
     @contextlib.contextmanager
     def scoring(self) -> Iterator[None]:
@@ -211,6 +225,7 @@ def _wrap(
             tokenizer=str(tokenizer),
             batch_size=batch,
             max_length=settings.max_length,
+            chat_template=settings.chat_template,
         )
     except (OSError, ValueError) as exc:
         raise EvaluationError(f"{tokenizer}: the tokenizer cannot be loaded: {exc}") from exc

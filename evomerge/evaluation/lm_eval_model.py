@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
+from evomerge.evaluation.named_templates import named_template
+
 __all__ = ["ResidentLM"]
 
 
@@ -17,12 +19,25 @@ class ResidentLM(HFLM):  # type: ignore[misc]  # lm-eval publishes no types
 
     Token ids of every prompt are kept, as are padded batches; nothing else differs, so results
     are those of ``HFLM``.
+
+    Args:
+        args: As ``HFLM``.
+        chat_template: Name of the chat template; None means the tokenizer's usual one.
+        kwargs: As ``HFLM``.
+
+    Raises:
+        EvaluationError: if the tokenizer has no template of that name.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    chat_template_args: dict[str, Any]
+
+    def __init__(self, *args: Any, chat_template: str | None = None, **kwargs: Any) -> None:
         self._encoded: dict[Any, list[int]] = {}
         self._batches: dict[Any, tuple[torch.Tensor, torch.Tensor]] = {}
         super().__init__(*args, **kwargs)
+        if chat_template is not None:
+            text = named_template(self.tokenizer, chat_template)
+            self.chat_template_args = {**self.chat_template_args, "chat_template": text}
 
     def tok_encode(
         self,

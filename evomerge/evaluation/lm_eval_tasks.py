@@ -83,11 +83,11 @@ class LmEvalTask:
             wanted.smooth,
             self.metric,
             self.sides["search"].contents.values(),
-            with_chat_template=settings.apply_chat_template,
+            with_chat_template=bool(settings.apply_chat_template),
         )
         self._shown = self._example_ids()
         for side in self.sides.values():
-            if side.ids and self._shown.issuperset(side.ids):
+            if side.ids and set(self._shown).issuperset(side.ids):
                 raise EvaluationError(
                     f"task {self.name!r} takes its few-shot examples from the documents that it is "
                     "evaluated on, and an example must never be an item; set num_fewshot: 0 for "
@@ -112,12 +112,29 @@ class LmEvalTask:
             "metric": [self.metric.label, self.metric.filter, self.metric.aggregation],
             "smooth": None if self.smooth is None else self.smooth.kind,
             "seed": self._seed,
-            "examples": sorted(self._shown),
+            "examples": self._shown,
+        }
+
+    def draws(self, items: Sequence[str]) -> dict[str, list[str]] | None:
+        """Return what decides the few-shot examples of these items beside ``content()``.
+
+        Examples are drawn item after item, so those of an item depend on which items come before
+        it: the items in the order of drawing, for each split of the data set. None where there are
+        no examples, or where lm-eval's ``first_n`` shows the first ones whatever the item.
+        """
+        from lm_eval.api.samplers import FirstNSampler
+
+        if not self.has_examples or type(self._task.sampler) is FirstNSampler:
+            return None
+        return {
+            str(name): sorted(members, key=self.index)
+            for name, members in self._by_dataset_split(items).items()
         }
 
     def candidates(self, split: Split) -> list[str]:
         """Return the ids of what may be an item of one side, without few-shot examples."""
-        return [item for item in self.sides[split].ids if item not in self._shown]
+        shown = set(self._shown)
+        return [item for item in self.sides[split].ids if item not in shown]
 
     def documents(self, item: str) -> Documents:
         """Return the side that an item comes from."""
@@ -147,11 +164,11 @@ class LmEvalTask:
         if settings.gen_kwargs and task.get_config("output_type") == "generate_until":
             task.set_config("generation_kwargs", dict(settings.gen_kwargs), update=True)
 
-    def _example_ids(self) -> set[str]:
-        """Return the content ids of all documents that may be few-shot examples."""
+    def _example_ids(self) -> list[str]:
+        """Return the content ids of all documents that may be few-shot examples, in their order."""
         if not self.has_examples:
-            return set()
-        return {content_id(document) for document in self._task.fewshot_docs() or []}
+            return []
+        return [content_id(document) for document in self._task.fewshot_docs() or []]
 
     def build(self, items: Sequence[str], model: LanguageModel) -> dict[str, Requests]:
         """Build prompts and requests of these items, once.
@@ -166,10 +183,7 @@ class LmEvalTask:
         if not self._settings.apply_chat_template and self._built.keys() == set(items):
             return self._built
         built: dict[str, Requests] = {item: [] for item in items}
-        by_side: dict[str | None, list[str]] = {}
-        for item in items:
-            by_side.setdefault(self.documents(item).dataset_split, []).append(item)
-        for name, members in by_side.items():
+        for name, members in self._by_dataset_split(items).items():
             with loading(self._settings, self._seed), on_dataset_split(self._task, name):
                 self._build_side(members, model, built)
         for requests in built.values():
@@ -180,11 +194,17 @@ class LmEvalTask:
         self._built = built
         return built
 
+    def _by_dataset_split(self, items: Sequence[str]) -> dict[str | None, list[str]]:
+        found: dict[str | None, list[str]] = {}
+        for item in items:
+            found.setdefault(self.documents(item).dataset_split, []).append(item)
+        return found
+
     def _build_side(
         self, items: Sequence[str], model: LanguageModel, built: dict[str, Requests]
     ) -> None:
         task, settings = self._task, self._settings
-        chat = settings.apply_chat_template
+        chat = bool(settings.apply_chat_template)
         place = {self.index(item): item for item in items}
         indices = sorted(place)
         task.set_fewshot_seed(self._seed)

@@ -12,6 +12,7 @@ from typing import Any
 from lm_eval.models.vllm_causallms import VLLM
 
 from evomerge.errors import EvaluationError
+from evomerge.evaluation.named_templates import named_template
 
 __all__ = ["ResidentVLLM"]
 
@@ -25,17 +26,25 @@ class ResidentVLLM(VLLM):  # type: ignore[misc]  # lm-eval publishes no types
     Args:
         args: As ``VLLM``.
         sampling_seed: What samples are drawn from.
+        chat_template: Name of the chat template; None means the tokenizer's usual one.
         kwargs: As ``VLLM``.
 
     Attributes:
         engine: vLLM's ``LLM``.
+
+    Raises:
+        EvaluationError: if the tokenizer has no template of that name.
     """
 
     model: Any
 
-    def __init__(self, *args: Any, sampling_seed: int, **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, sampling_seed: int, chat_template: str | None = None, **kwargs: Any
+    ) -> None:
         self._encoded: dict[Any, list[int]] = {}
         super().__init__(*args, **kwargs)
+        if chat_template is not None:
+            self.hf_chat_template = named_template(self.tokenizer, chat_template)
         self.engine: Any = self.model
         self.model = _WatchedEngine(self.engine, self.tokenizer, sampling_seed)
 

@@ -78,10 +78,12 @@ class EvaluationSettings(Document):
             memory runs out.
         dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the
             checkpoint's own (bfloat16 if it says none).
+        compile: Forward passes are compiled by ``torch.compile``, for the hf backend.
         max_length: Longest sequence in tokens; ``None`` means the model's.
         task_dirs: Folders with lm-eval task YAML, from the current folder or the space file's.
         num_fewshot: Examples in the prompt, for every task that doesn't say otherwise.
-        apply_chat_template: Prompts go through the tokenizer's chat template.
+        apply_chat_template: Prompts go through the tokenizer's chat template; with a name, through
+            the one of that name, for tokenizers that have several.
         fewshot_as_multiturn: With a chat template: each example is a turn of its own.
         system_instruction: System prompt.
         gen_kwargs: Overrides of lm-eval's generation settings (``{"max_gen_toks": 64}``).
@@ -97,10 +99,11 @@ class EvaluationSettings(Document):
     holdout_items: int | None = Field(default=None, ge=2)
     batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = 64
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    compile: bool = False
     max_length: int | None = Field(default=None, ge=2)
     task_dirs: list[str] = Field(default_factory=list)
     num_fewshot: int | None = Field(default=None, ge=0)
-    apply_chat_template: bool = False
+    apply_chat_template: bool | Annotated[str, Field(min_length=1)] = False
     fewshot_as_multiturn: bool = False
     system_instruction: str | None = None
     gen_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -109,10 +112,23 @@ class EvaluationSettings(Document):
     allow_code_execution: bool = False
     vllm: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def chat_template(self) -> str | None:
+        """Name of the chat template; None where it is the usual one, or none is applied."""
+        wanted = self.apply_chat_template
+        return wanted if isinstance(wanted, str) else None
+
     @field_validator("task_dirs", mode="before")
     @classmethod
     def _one_or_more(cls, value: Any) -> Any:
         return [value] if isinstance(value, str) else value
+
+    @field_validator("compile")
+    @classmethod
+    def _by_this_backend(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("backend") == "vllm":
+            raise ValueError("vLLM compiles models by itself: its options are under 'vllm'")
+        return value
 
     @field_validator("limit")
     @classmethod

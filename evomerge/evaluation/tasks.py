@@ -12,6 +12,7 @@ from evomerge.evaluation.lm_eval_index import load_tasks
 from evomerge.evaluation.lm_eval_tasks import LmEvalTask
 from evomerge.evaluation.objectives import Objective
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
+from evomerge.evaluation.vllm_options import without_resources
 
 __all__ = ["TaskSet"]
 
@@ -118,15 +119,14 @@ class TaskSet:
         Args:
             device: Kind of device that scores, ``cpu`` or ``cuda``.
         """
-        included = {"backend", "dtype", "max_length", *PROMPT_SETTINGS}
-        if self.settings.backend == "vllm":
-            included.add("vllm")
+        included = {"backend", "dtype", "compile", "max_length", *PROMPT_SETTINGS}
         settings = self.settings.model_dump(mode="json", include=included)
+        if self.settings.backend == "vllm":
+            settings["vllm"] = without_resources(self.settings.vllm)
         found = {}
         for name, task in self.tasks.items():
-            # Few-shot examples are drawn item after item: then all items decide an item's prompt.
-            items = [self._splits[name].search, self._splits[name].holdout]
-            content = [settings, device, task.content(), items if task.has_examples else None]
+            items = [*self._splits[name].search, *self._splits[name].holdout]
+            content = [settings, device, task.content(), task.draws(items)]
             text = json.dumps(content, sort_keys=True, default=str)
             found[name] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
         return found

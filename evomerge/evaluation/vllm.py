@@ -104,6 +104,7 @@ class VllmModel:
                     dtype=str(dtype).removeprefix("torch."),
                     seed=0,
                     sampling_seed=int(settings.lm_eval.get("torch_random_seed", 0)),
+                    chat_template=settings.chat_template,
                     worker_extension_cls=extension,
                     **options,
                 )

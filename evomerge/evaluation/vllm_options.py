@@ -1,9 +1,28 @@
 """The engine options that a space may give to vLLM. Imports no vLLM."""
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
-__all__ = ["check_engine_options"]
+__all__ = ["RESOURCES", "check_engine_options", "without_resources"]
+
+RESOURCES: Mapping[str, str] = MappingProxyType(
+    {
+        "gpu_memory_utilization": "how much memory the engine takes",
+        "kv_cache_memory_bytes": "how much of it keys and values take",
+        "cpu_offload_gb": "how much of the weights waits in host memory",
+        "max_num_seqs": "how many requests are under way at once",
+        "max_num_batched_tokens": "how many tokens one step takes",
+        "max_parallel_loading_workers": "how many workers load weights at once",
+        "disable_log_stats": "what the engine tells of itself",
+    }
+)
+"""Options that say how memory and time are used, and what each says.
+
+Neither the weights nor the prompts nor the arithmetic follow from them; as with ``batch_size``, a
+log-likelihood may differ in its last bits where other requests are in its batch. A study goes on
+when they change, and known results hold. Every other option is taken to decide scores.
+"""
 
 _OWN = {
     "model": "it is the candidate",
@@ -40,3 +59,8 @@ def check_engine_options(options: Mapping[str, Any], *, max_length: int | None) 
         raise ValueError(
             "max_length and vllm.max_model_len are two names of one setting; give one of them"
         )
+
+
+def without_resources(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the engine options that may decide a score."""
+    return {name: value for name, value in options.items() if name not in RESOURCES}

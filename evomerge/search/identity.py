@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from evomerge.errors import StudyError
+from evomerge.evaluation.vllm_options import without_resources
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.storage import without_password
 from evomerge.search.study import Study
@@ -31,12 +32,7 @@ def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
     Raises:
         StudyError: saying what is not as it was.
     """
-    document = space.document.model_dump(mode="json", exclude_defaults=True)
-    search = document.get("search", {})
-    document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
-    if lists := _item_lists(space):
-        document["lists"] = lists
-    text = json.dumps(document, sort_keys=True)
+    text = json.dumps(_fixed(space), sort_keys=True)
     mine: dict[str, Any] = {
         "space": hashlib.sha256(text.encode()).hexdigest(),
         "models": dict(fingerprints),
@@ -62,6 +58,20 @@ def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
             f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
             "the change to continue"
         )
+
+
+def _fixed(space: Space) -> dict[str, Any]:
+    """Return what a study's space must keep: all but budgets and what says how memory is used."""
+    document = space.document.model_dump(mode="json", exclude_defaults=True)
+    search = document.get("search", {})
+    document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
+    evaluation = document.get("evaluation", {})
+    if "vllm" in evaluation:
+        engine = without_resources(evaluation.pop("vllm"))
+        document["evaluation"] = {**evaluation, **({"vllm": engine} if engine else {})}
+    if lists := _item_lists(space):
+        document["lists"] = lists
+    return document
 
 
 def _item_lists(space: Space) -> dict[str, str]:

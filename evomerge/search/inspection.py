@@ -9,7 +9,7 @@ from typing import Any, Literal
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.documents import read_yaml
 from evomerge.engine import MergePlan, plan_merge
-from evomerge.errors import CheckpointError, EvomergeError, RecipeError
+from evomerge.errors import CheckpointError, EvomergeError, PrerequisiteError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.proposers import check_user_class, choose
 from evomerge.recipe import Recipe, load_recipe, without_effect
@@ -17,6 +17,7 @@ from evomerge.search.baselines import baselines
 from evomerge.search.climb import plan_climb
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
+from evomerge.search.run import worker_spec
 from evomerge.space import AUTO, Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
@@ -229,13 +230,26 @@ def _memory(
     )
 
 
-def _load_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> TaskSet | None:
-    """Load the tasks; None if that cannot be."""
-    document = space.document
-    if document.evaluation.backend == "vllm" and find_spec("vllm") is None:
+def _check_backend(space: Space, found: Inspection) -> None:
+    """Note what a run would miss on this machine; it may be meant for another one."""
+    evaluation = space.document.evaluation
+    if evaluation.backend == "vllm" and find_spec("vllm") is None:
         found.notes.append(
             "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
         )
+    if evaluation.compile:
+        from evomerge.evaluation.compiled import check_compiler
+
+        try:
+            check_compiler(worker_spec(space).device)
+        except PrerequisiteError as error:
+            found.notes.append(str(error))
+
+
+def _load_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> TaskSet | None:
+    """Load the tasks; None if that cannot be."""
+    document = space.document
+    _check_backend(space, found)
     try:
         return TaskSet.load(
             document.tasks,

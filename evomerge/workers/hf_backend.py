@@ -1,5 +1,6 @@
 """Merging into a transformers model of this process."""
 
+import gc
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,9 +23,16 @@ class HfBackend:
     Args:
         spec: Device, evaluation settings and seed.
         checkpoints: The sources, by the names that recipes use.
+
+    Raises:
+        PrerequisiteError: if forward passes are to be compiled, and nothing can be compiled here.
     """
 
     def __init__(self, spec: WorkerSpec, checkpoints: Mapping[str, Checkpoint]) -> None:
+        if spec.evaluation.compile:
+            from evomerge.evaluation.compiled import check_compiler
+
+            check_compiler(spec.device)
         self._spec = spec
         self._bank = Bank(checkpoints, torch.device(spec.device))
         self.bank_bytes = self._bank.nbytes
@@ -73,5 +81,7 @@ class HfBackend:
     def drop(self) -> None:
         """Free the live model; the sources stay."""
         self._live = None
+        if self._spec.evaluation.compile:
+            gc.collect()  # a compiled forward and its model hold each other
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

@@ -323,3 +323,61 @@ def test_tasks_of_lm_eval_are_found_by_name(task_dir, name, wanted, message):
     """Offline, the message that names the data set is the proof that the task was found."""
     with pytest.raises(EvaluationError, match=message):
         load(task_dir, (name, wanted))
+
+
+def prompts_of(tasks, name):
+    """Return the prompt of each item of both sides."""
+    items = [*tasks.items("search")[name], *tasks.items("holdout")[name]]
+    return {
+        item: [each.args for each in requests]
+        for item, requests in tasks.tasks[name].build(items, None).items()
+    }
+
+
+def few_shot(folder, sampler="default", shots=6):
+    entry = simple_task("shots", training_split="train", num_fewshot=2)
+    entry["fewshot_config"] = {"sampler": sampler}
+    entry["dataset_kwargs"] = {"data_files": {"test": "rows.jsonl", "train": "shots.jsonl"}}
+    entry["dataset_name"] = "fixed"  # else the content of all files is in the key anyway
+    write_task(folder, entry, documents(60, seed=1))
+    write_jsonl(folder / "shots.jsonl", documents(12, seed=8)[:shots])
+    return folder
+
+
+def keys_and_prompts(folder, **keys):
+    tasks = load(folder, ("shots", "exact_match"), **keys)
+    return tasks.keys(device="cpu")["shots"], prompts_of(tasks, "shots")
+
+
+def test_a_few_shot_key_is_that_of_the_prompts_and_not_of_the_sides(tmp_path):
+    few_shot(tmp_path)
+    key, prompts = keys_and_prompts(tmp_path, search_items=20, holdout_items=None)
+    moved = keys_and_prompts(tmp_path, search_items=25, holdout_items=None)
+    assert moved == (key, prompts)  # the same documents, divided otherwise
+    other_key, other = keys_and_prompts(tmp_path, search_items=20, holdout_items=30)
+    changed = [item for item in other if other[item] != prompts[item]]
+    assert changed  # examples are drawn in turn, so one document less moves those behind it
+    assert other_key != key
+
+
+def test_examples_that_are_the_same_for_all_items_need_no_other_items(tmp_path):
+    few_shot(tmp_path, "first_n")
+    key, prompts = keys_and_prompts(tmp_path, search_items=20, holdout_items=30)
+    other_key, other = keys_and_prompts(tmp_path, search_items=10, holdout_items=44)
+    shared = prompts.keys() & other.keys()
+    assert len(shared) > 40
+    assert all(other[item] == prompts[item] for item in shared)
+    assert other_key == key
+
+
+@pytest.mark.parametrize("sampler", ["default", "first_n"])
+def test_other_examples_or_another_order_of_them_are_another_key(tmp_path, sampler):
+    few_shot(tmp_path, sampler)
+    key, prompts = keys_and_prompts(tmp_path)
+    rows = documents(12, seed=8)[:6]
+    write_jsonl(tmp_path / "shots.jsonl", [*rows[1:], rows[0]])
+    reordered, other = keys_and_prompts(tmp_path)
+    assert other != prompts
+    assert reordered != key
+    few_shot(tmp_path, sampler, shots=7)
+    assert keys_and_prompts(tmp_path)[0] not in (key, reordered)

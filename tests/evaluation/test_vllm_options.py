@@ -4,7 +4,8 @@ import pytest
 
 from evomerge.documents import Origin, validate
 from evomerge.errors import SpaceError
-from evomerge.evaluation import EvaluationSettings
+from evomerge.evaluation import EvaluationSettings, TaskSet, TaskSettings
+from evomerge.evaluation.vllm_options import RESOURCES
 
 
 def settings(**keys):
@@ -35,3 +36,14 @@ def test_what_evomerge_decides_is_refused(option, instead):
 def test_one_name_for_the_length():
     with pytest.raises(SpaceError, match="two names of one setting"):
         settings(max_length=128, vllm={"max_model_len": 128})
+
+
+def test_what_says_how_memory_is_used_forgets_no_result(task_dir):
+    def key(**options):
+        chosen = settings(backend="vllm", task_dirs=[str(task_dir)], search_items=20, vllm=options)
+        wanted = [TaskSettings(name="gen", metric="exact_match")]
+        return TaskSet.load(wanted, chosen, seed=0).keys(device="cuda")
+
+    assert key(**dict.fromkeys(RESOURCES, 1)) == key(gpu_memory_utilization=0.5) == key()
+    for other in ({"max_model_len": 64}, {"kv_cache_dtype": "fp8"}, {"enforce_eager": True}):
+        assert key(**other) != key()

@@ -1,0 +1,64 @@
+"""Which changes of a space leave a study its own."""
+
+import pytest
+import yaml
+
+from evomerge.errors import StudyError
+from evomerge.evaluation.vllm_options import RESOURCES
+from evomerge.search import Study, open_storage
+from evomerge.search.identity import claim
+from evomerge.space import load_space
+from tests.conftest import small_space
+
+
+@pytest.fixture
+def claimed(tmp_path):
+    """Claim one study by a space with these evaluation settings."""
+    storage = open_storage(f"sqlite:///{tmp_path / 'study.db'}")
+
+    def claimed(evaluation, search=None):
+        file = small_space(tmp_path / "space.yml", evaluation=evaluation, search=search)
+        space = load_space(file)
+        study = Study(storage, "s", space.dimensions)
+        claim(study, space, {"m": "f00"})
+        return yaml.safe_load(file.read_text())
+
+    return claimed
+
+
+def engine(**options):
+    return {"backend": "vllm", "vllm": options}
+
+
+def test_how_much_memory_an_engine_takes_may_change(claimed):
+    claimed(engine(max_model_len=512, gpu_memory_utilization=0.5))
+    claimed(engine(max_model_len=512, max_num_seqs=16, kv_cache_memory_bytes=1 << 30))
+    claimed(engine(max_model_len=512, **dict.fromkeys(RESOURCES, 1)))
+    claimed(engine(max_model_len=512), search={"trials": 13})
+
+
+def test_a_study_without_engine_options_may_get_some(claimed):
+    claimed({"backend": "vllm"})
+    claimed(engine(gpu_memory_utilization=0.5))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        engine(max_model_len=256),
+        engine(max_model_len=512, kv_cache_dtype="fp8"),
+        engine(max_model_len=512, enforce_eager=True),
+        engine(max_model_len=512, tensor_parallel_size=2),
+        {"backend": "hf", "vllm": {"max_model_len": 512}},
+    ],
+)
+def test_what_may_change_a_score_may_not(claimed, other):
+    claimed(engine(max_model_len=512))
+    with pytest.raises(StudyError, match="another version of this space"):
+        claimed(other)
+
+
+def test_compiled_and_uncompiled_scores_are_two_studies(claimed):
+    claimed({"compile": True})
+    with pytest.raises(StudyError, match="another version of this space"):
+        claimed({})
