@@ -11,6 +11,7 @@ from evomerge.checkpoints.finding import (
     split_adapter,
 )
 from evomerge.checkpoints.header import TensorInfo
+from evomerge.checkpoints.identity import content_identity
 from evomerge.checkpoints.layers import LayerStack, is_embedding, is_head, num_layers_key
 from evomerge.checkpoints.parts import (
     DEFAULT_PART,
@@ -34,6 +35,7 @@ __all__ = [
     "TensorInfo",
     "TensorSpec",
     "TowerCheckpoint",
+    "content_identity",
     "fit_towers",
     "is_embedding",
     "is_head",

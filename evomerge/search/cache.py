@@ -32,7 +32,7 @@ _MAX_REMEMBERED = 256
 class ResultCache:
     """A folder with a file of item scores for each recipe.
 
-    A file's name is a hash of the recipe, of the weights of its models, of the seed and of the
+    A file's name is a hash of the recipe, of the contents of its models, of the seed and of the
     version of this program. Inside, each task has a key: how its prompts, metrics and model are set
     up (``PoolInfo.task_keys``). Files appear whole or not at all; of two processes that write one
     at a time, the later wins. The contents used last are remembered: a candidate comes back with
@@ -41,16 +41,16 @@ class ResultCache:
     Args:
         folder: The folder; made when the first result is kept.
         info: The pool, whose items and tasks they are.
-        fingerprints: Model name -> fingerprint of its content.
+        identities: Model name -> what identifies its content.
         seed: The run's seed.
     """
 
     def __init__(
-        self, folder: Path, info: PoolInfo, fingerprints: Mapping[str, str], seed: int
+        self, folder: Path, info: PoolInfo, identities: Mapping[str, str], seed: int
     ) -> None:
         self._folder = folder
         self._info = info
-        self._fingerprints = dict(fingerprints)
+        self._identities = dict(identities)
         self._seed = seed
         self._remembered: dict[Path, _Content] = {}
         self._unsaved: dict[Path, None] = {}
@@ -140,7 +140,7 @@ class ResultCache:
         )
 
     def _path(self, recipe: Mapping[str, Any]) -> Path:
-        content = [__version__, self._seed, _canonical(recipe, self._fingerprints)]
+        content = [__version__, self._seed, _canonical(recipe, self._identities)]
         text = json.dumps(content, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / digest[:2] / f"{digest}.parquet"
@@ -207,14 +207,14 @@ def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]
     return found
 
 
-def _canonical(value: Any, fingerprints: Mapping[str, str]) -> Any:
+def _canonical(value: Any, identities: Mapping[str, str]) -> Any:
     """Return plain data in which numbers are floats and models are their content."""
     if isinstance(value, Mapping):
-        return {str(key): _canonical(inner, fingerprints) for key, inner in value.items()}
+        return {str(key): _canonical(inner, identities) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [_canonical(inner, fingerprints) for inner in value]
+        return [_canonical(inner, identities) for inner in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, str):
-        return f"model:{fingerprints[value]}" if value in fingerprints else value
+        return f"model:{identities[value]}" if value in identities else value
     return value

@@ -21,13 +21,13 @@ __all__ = ["claim", "write_space"]
 _MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
 
 
-def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
+def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
     """Mark a new study as this space's, or check that it is.
 
     Args:
         study: The study.
         space: The space.
-        fingerprints: Model name -> fingerprint of its content.
+        identities: Model name -> what identifies its content.
 
     Raises:
         StudyError: saying what is not as it was.
@@ -35,7 +35,7 @@ def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
     text = json.dumps(_fixed(space), sort_keys=True)
     mine: dict[str, Any] = {
         "space": hashlib.sha256(text.encode()).hexdigest(),
-        "models": dict(fingerprints),
+        "models": dict(identities),
         "seed": space.document.search.seed,
     }
     kept = study.attributes.get("identity")
@@ -52,7 +52,7 @@ def claim(study: Study, space: Space, fingerprints: Mapping[str, str]) -> None:
     elif kept["models"] != mine["models"]:
         pairs = mine["models"].items()
         changed = [name for name, mark in pairs if kept["models"].get(name) != mark]
-        what = f"with other weights in {', '.join(changed) or 'a model'}"
+        what = f"with other weights, config or tokenizer in {', '.join(changed) or 'a model'}"
     if what:
         raise StudyError(
             f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "

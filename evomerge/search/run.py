@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from evomerge.checkpoints import open_checkpoint
+from evomerge.checkpoints import content_identity, open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
 from evomerge.recipe import parse_recipe
@@ -113,7 +113,7 @@ def run(
     if warm_start is not None and not directory.space.is_file():
         warm = read_warm_start(space, warm_start)
         space, hints = warm.space, warm.hints
-    fingerprints = _check_models(space)
+    identities = _check_models(space)
     elsewhere = open_storage(storage) if storage else None
     with ExitStack() as stack:
 
@@ -138,13 +138,13 @@ def run(
             hints = tuple(Hint(**each) for each in study.attributes["hints"])
         elif warm_start is not None:
             study.set_attribute("hints", [asdict(each) for each in hints])
-        claim(study, space, fingerprints)
+        claim(study, space, identities)
         write_space(directory, space, storage)
         finalists = _finished(study, space)
         if finalists is None:
             pool = pool or start()
             folder = directory.cache if cache is None else Path(cache)
-            known = ResultCache(folder, pool.info, fingerprints, space.document.search.seed)
+            known = ResultCache(folder, pool.info, identities, space.document.search.seed)
             finalists = _search(
                 space,
                 study,
@@ -162,7 +162,7 @@ def run(
 
 
 def _check_models(space: Space) -> dict[str, str]:
-    """Open every model, plan the usual recipe and every baseline; return fingerprints.
+    """Open every model, plan the usual recipe and every baseline; return what identifies each.
 
     What constraints are measured against is looked for too.
     """
@@ -173,7 +173,7 @@ def _check_models(space: Space) -> dict[str, str]:
     recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in found]
     for recipe in recipes:
         plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
-    return {name: checkpoint.fingerprint() for name, checkpoint in checkpoints.items()}
+    return {name: content_identity(checkpoint) for name, checkpoint in checkpoints.items()}
 
 
 def _search(

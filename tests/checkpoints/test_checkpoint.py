@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from evomerge.checkpoints import locate, open_checkpoint
+from evomerge.checkpoints import content_identity, locate, open_checkpoint
 from evomerge.errors import CheckpointError
 
 MODELS = Path(__file__).parents[1] / "golden" / "models"
@@ -87,6 +87,34 @@ def test_fingerprints_follow_content_only(copied: Path) -> None:
     assert open_checkpoint(str(MODELS / "llama_b")).fingerprint() != original
     checkpoint = pickle.loads(pickle.dumps(open_checkpoint(str(copied))))  # noqa: S301
     assert checkpoint.fingerprint() == original
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "is_other"),
+    [
+        ("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05', True),
+        ("tokenizer.json", '"[UNK]"', '"[?]"', True),
+        ("chat_template.jinja", "", "{{ messages }}", True),
+        ("additional_chat_templates/tools.jinja", "", "{{ tools }}", True),
+        ("README.md", "", "# other words", False),
+    ],
+)
+def test_what_decides_a_models_answers_is_its_identity(
+    copied: Path, file: str, old: str, new: str, is_other: bool
+) -> None:
+    (copied / "tokenizer.json").write_text('{"model": {"vocab": {"[UNK]": 0}}}')
+    before = open_checkpoint(str(copied))
+    identity = content_identity(before)
+    text = (copied / file).read_text() if (copied / file).exists() else ""
+    assert old in text
+    (copied / file).parent.mkdir(exist_ok=True)
+    (copied / file).write_text(text.replace(old, new) if old else new)
+    after = open_checkpoint(str(copied))
+    edited = content_identity(after)
+    assert (identity != edited) == is_other
+    assert before.fingerprint() == after.fingerprint(), "random methods draw the same"
+    moved = copied.rename(copied.with_name("moved"))
+    assert content_identity(open_checkpoint(str(moved))) == edited
 
 
 def truncate(file: Path, size: int) -> None:
