@@ -31,6 +31,7 @@ EVOMERGE: Mapping[str, Mapping[str, Any]] = {
     "evomerge-no-holdout": {"finalists": 1},
     "evomerge-no-climb-no-stages": {"climb": False, "stages": False},
     "evomerge-no-climb-no-racing": {"climb": False, "racing": False},
+    "evomerge-no-climb-no-order": {"climb": False, "racing": {"order": False}},
 }
 """Name -> the `search:` settings by which the arm differs from the defaults."""
 NO_GUIDE = "evomerge-no-guide"
