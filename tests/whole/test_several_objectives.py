@@ -39,8 +39,12 @@ def folder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(folder):
-    """A finished run whose constraint some candidates violate, and what the command printed."""
-    space = write_space(folder / "space.yml", {"playground_sort": 0.75}, trials=24)
+    """A finished run whose constraint some candidates violate, and what the command printed.
+
+    Without races: they would end for most of those candidates.
+    """
+    at_least = {"playground_sort": 0.75}
+    space = write_space(folder / "space.yml", at_least, trials=24, racing=False)
     done = succeed("run", space, "--out", folder / "run", "--cache", folder / "cache")
     return folder / "run", done.stdout
 
