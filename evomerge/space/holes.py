@@ -227,7 +227,7 @@ def _known(condition: Condition, ordered: Mapping[str, Dimension]) -> bool:
 
 
 def _label(recipe: Any, place: Place) -> str:
-    """Return a short readable name: model, parameter and filter where there are any."""
+    """Return a short readable name: module, slice, model, parameter, filter where there are any."""
     parameter = parameter_of(place)
     if parameter is None:
         return show_place(place)
@@ -240,14 +240,24 @@ def _label(recipe: Any, place: Place) -> str:
         if isinstance(node, dict) and isinstance(node.get("filter"), str):
             filter_name = node["filter"]
         node = node[key]
-    if place[0] == "slices":
-        parts.insert(0, f"slice{place[1]}")
-    parts.append(parameter)
+    parts = [*_sections(recipe, place), *parts, parameter]
     if filter_name:
         parts.append(filter_name)
     elif isinstance(place[-1], int):
         parts[-1] += f"[{place[-1]}]"
     return ".".join(parts)
+
+
+def _sections(recipe: Any, place: Place) -> list[str]:
+    """Return the module, where there are several, and the slice that a place is in."""
+    found = []
+    if place[0] == "modules":
+        if len(recipe["modules"]) > 1:
+            found.append(str(place[1]))
+        place = place[2:]
+    if place[0] == "slices":
+        found.append(f"slice{place[1]}")
+    return found
 
 
 def _copy(data: Any) -> Any:

@@ -49,6 +49,27 @@ def test_each_block_has_values_of_its_own_but_for_names():
     assert weights == pytest.approx([0.1, 0.5, 0.9, 0.5])
 
 
+def test_names_tell_modules_and_slices_apart():
+    models = [
+        {"model": "llama_a", "parameters": {"weight": {"search": [0, 1]}}},
+        {"model": "llama_b", "parameters": {"weight": 0.5}},
+    ]
+    sliced = [{"sources": [{**each, "layer_range": [0, 2]} for each in models]} for _ in range(2)]
+    recipe = {
+        "merge_method": "linear",
+        "modules": {"layers": {"slices": sliced}, "default": {"models": models}},
+    }
+    space = parse_space({"recipe": recipe, "tasks": TASKS})
+    assert [d.name for d in space.dimensions] == [
+        "layers.slice0.llama_a.weight",
+        "layers.slice1.llama_a.weight",
+        "default.llama_a.weight",
+    ]
+    del recipe["modules"]["layers"]
+    alone = parse_space({"recipe": recipe, "tasks": TASKS})
+    assert [d.name for d in alone.dimensions] == ["llama_a.weight"]
+
+
 def test_the_space_that_a_run_keeps_needs_no_models(monkeypatch, tmp_path):
     space = parse_space({"recipe": BLOCKS, "tasks": TASKS})
     kept = space.document.model_dump(mode="json", exclude_unset=True)
