@@ -30,4 +30,4 @@ def _files(folder: Path) -> list[Path]:
     found = []
     for path in tokenizer_files(folder):
         found += sorted(path.glob("*")) if path.is_dir() else [path]
-    return found
+    return [file for file in found if file.is_file()]

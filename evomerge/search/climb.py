@@ -271,7 +271,7 @@ class Climb:
         return self._keep()
 
     def cut(self) -> None:
-        """End here, since the time is up; too few steps are left for a later session to go on."""
+        """End here, since the time is up; a climb of a few steps is left for a later session."""
         if self.state.done >= FEWEST_STEPS:
             self.state.is_cut = True
             self._keep()

@@ -12,7 +12,7 @@ from statistics import NormalDist
 import numpy as np
 
 from evomerge.evaluation import ItemScores
-from evomerge.evaluation.sampling import Strata, draw_items, make_strata
+from evomerge.evaluation.sampling import SampledScore, Strata, draw_items, make_strata
 from evomerge.search.estimators import Estimates, Estimator, make_estimator
 from evomerge.search.judging import Judge
 from evomerge.search.records import Summary, TrialRecord
@@ -107,7 +107,7 @@ class Race:
         reported = self._estimates["reported"](scores)
         if self._rivals and self._judge.falls_short(reported, self._short_margin):
             return False
-        summary = self.summarize(scores)
+        summary = self._summary(scores, reported)
         return not any(self._loses(summary, rival) for rival in self._rivals)
 
     @property
@@ -121,7 +121,9 @@ class Race:
         Raises:
             EvaluationError: if an objective cannot be computed.
         """
-        reported = self._estimates["reported"](scores)
+        return self._summary(scores, self._estimates["reported"](scores))
+
+    def _summary(self, scores: ItemScores, reported: Mapping[str, SampledScore]) -> Summary:
         guiding = self._estimates.get("guiding")
         return self._judge.estimate(
             reported, reported if guiding is None else guiding(scores.guiding())

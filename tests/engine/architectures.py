@@ -1,5 +1,6 @@
 """Tiny models of many architectures, made by transformers from configs."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import torch
 import transformers
 
-__all__ = ["CAUSAL", "ENCODER_DECODER", "VISION", "load", "make"]
+__all__ = ["CAUSAL", "ENCODER_DECODER", "VISION", "load", "made_on_demand", "make"]
 
 IDS = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
 COMMON: dict[str, Any] = {
@@ -175,6 +176,16 @@ KINDS: tuple[tuple[dict[str, Any], str], ...] = (
 
 def _class(name: str) -> Any:
     return getattr(transformers, next(kind for known, kind in KINDS if name in known))
+
+
+def made_on_demand(folder: Path, count: int) -> Callable[[str], tuple[str, ...]]:
+    """Return what gives the paths of some models of an architecture, made when first asked for."""
+
+    @functools.cache
+    def paths(name: str) -> tuple[str, ...]:
+        return tuple(make(name, folder, seed) for seed in range(count))
+
+    return paths
 
 
 def make(name: str, folder: Path, seed: int) -> str:

@@ -12,7 +12,7 @@ from evomerge.checkpoints import fit_towers, open_checkpoint
 from evomerge.engine import merge_to_disk
 from evomerge.errors import EvomergeError, RecipeError
 from evomerge.recipe import parse_recipe
-from tests.engine.architectures import CAUSAL, ENCODER_DECODER, VISION, load, make
+from tests.engine.architectures import CAUSAL, ENCODER_DECODER, VISION, load, made_on_demand
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers' model classes
 
@@ -24,15 +24,7 @@ NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Give the paths of three models of an architecture, made when they are asked for."""
-    folder = tmp_path_factory.mktemp("architectures")
-    made: dict[str, tuple[str, ...]] = {}
-
-    def paths(name: str) -> tuple[str, ...]:
-        if name not in made:
-            made[name] = tuple(make(name, folder, seed) for seed in range(3))
-        return made[name]
-
-    return paths
+    return made_on_demand(tmp_path_factory.mktemp("architectures"), 3)
 
 
 def weighted(*paths: str, **more: Any) -> list[dict[str, Any]]:

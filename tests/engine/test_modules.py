@@ -11,7 +11,7 @@ from evomerge.checkpoints import open_checkpoint, require_parts, split_parts
 from evomerge.engine import Bank, materialize, merge_to_disk, plan_merge
 from evomerge.errors import CheckpointError, RecipeError
 from evomerge.recipe import parse_recipe
-from tests.engine.architectures import load, make
+from tests.engine.architectures import load, made_on_demand
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers' model classes
 
@@ -20,15 +20,7 @@ Tensors = dict[str, torch.Tensor]
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("modules")
-    made: dict[str, tuple[str, ...]] = {}
-
-    def paths(name: str) -> tuple[str, ...]:
-        if name not in made:
-            made[name] = tuple(make(name, folder, seed) for seed in range(2))
-        return made[name]
-
-    return paths
+    return made_on_demand(tmp_path_factory.mktemp("modules"), 2)
 
 
 def merge(modules: dict[str, Any], out: Path, **more: Any) -> Tensors:
