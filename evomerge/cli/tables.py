@@ -52,8 +52,8 @@ def print_result(result: RunResult, directory: RunDirectory) -> None:
         )
     console.print(table)
     console.print(escape(_verdict(result)), highlight=False)
-    if result.optimism is not None:
-        console.print(result.optimism.sentence(), highlight=False)
+    for note in result.notes():
+        console.print(escape(note), highlight=False)
     _print_constraints(console, result)
     _print_front(console, result)
     failed = sum(record.state == "failed" for record in result.trials)

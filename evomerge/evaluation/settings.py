@@ -6,7 +6,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from evomerge.documents import Document
 from evomerge.evaluation.passthrough import check_options
-from evomerge.evaluation.vllm_options import check_engine_options
+from evomerge.evaluation.vllm_options import (
+    check_engine_options,
+    quantization_of,
+    without_quantization,
+)
 
 __all__ = ["BLENDED", "EvaluationSettings", "Smooth", "Split", "TaskSettings"]
 
@@ -117,6 +121,18 @@ class EvaluationSettings(Document):
         """Name of the chat template; None where it is the usual one, or none is applied."""
         wanted = self.apply_chat_template
         return wanted if isinstance(wanted, str) else None
+
+    @property
+    def proxy(self) -> str | None:
+        """What makes the scored model another one than the exported one; None where nothing does.
+
+        Such a model may guide a search, and decides nothing: see ``deciding``.
+        """
+        return quantization_of(self.vllm) if self.backend == "vllm" else None
+
+    def deciding(self) -> "EvaluationSettings":
+        """Return the settings of scores that decide: the same, without the proxy."""
+        return self.model_copy(update={"vllm": without_quantization(self.vllm)})
 
     @field_validator("task_dirs", mode="before")
     @classmethod

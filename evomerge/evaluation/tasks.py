@@ -116,13 +116,15 @@ class TaskSet:
     def keys(self, *, device: str) -> dict[str, str]:
         """Return a hash of all that decides an item's result beside the weights, task by task.
 
+        A proxy is left out: what it scores is kept apart.
+
         Args:
             device: Kind of device that scores, ``cpu`` or ``cuda``.
         """
         included = {"backend", "dtype", "compile", "max_length", *PROMPT_SETTINGS}
         settings = self.settings.model_dump(mode="json", include=included)
         if self.settings.backend == "vllm":
-            settings["vllm"] = without_resources(self.settings.vllm)
+            settings["vllm"] = without_resources(self.settings.deciding().vllm)
         found = {}
         for name, task in self.tasks.items():
             items = [*self._splits[name].search, *self._splits[name].holdout]

@@ -1,10 +1,17 @@
 """The engine options that a space may give to vLLM. Imports no vLLM."""
 
+import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-__all__ = ["RESOURCES", "check_engine_options", "without_resources"]
+__all__ = [
+    "RESOURCES",
+    "check_engine_options",
+    "quantization_of",
+    "without_quantization",
+    "without_resources",
+]
 
 RESOURCES: Mapping[str, str] = MappingProxyType(
     {
@@ -35,11 +42,10 @@ _OWN = {
     "trust_remote_code": "code that comes with a checkpoint is never run",
     "data_parallel_size": "use evomerge run --workers N, one engine each",
     "enable_lora": "adapters are merged: write model+adapter in the recipe",
-    "quantization": (
-        "the exported weights are to be those that were scored, and a quantized model is another "
-        "one; a proxy that finalists are scored without is not there yet"
-    ),
 }
+
+_QUANTIZATION = ("quantization", "quantization_config")
+"""Options that make of the merged weights another model."""
 
 
 def check_engine_options(options: Mapping[str, Any], *, max_length: int | None) -> None:
@@ -64,3 +70,15 @@ def check_engine_options(options: Mapping[str, Any], *, max_length: int | None) 
 def without_resources(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the engine options that may decide a score."""
     return {name: value for name, value in options.items() if name not in RESOURCES}
+
+
+def quantization_of(options: Mapping[str, Any]) -> str | None:
+    """Return in one line how the engine quantizes the weights that it gets; None if it does not."""
+    given = [options[name] for name in _QUANTIZATION if options.get(name) is not None]
+    texts = [one if isinstance(one, str) else json.dumps(one, sort_keys=True) for one in given]
+    return f"quantization {' '.join(texts)}" if texts else None
+
+
+def without_quantization(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of an engine that runs the weights as they are exported."""
+    return {name: value for name, value in options.items() if name not in _QUANTIZATION}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from evomerge.documents import Origin
 from evomerge.engine import merge_to_disk
 from evomerge.export.card import ScoreRow, model_card
-from evomerge.export.scores import card_note, card_rows, read_verdicts
+from evomerge.export.scores import card_note, card_rows
 from evomerge.export.staging import (
     ByteProgress,
     MergeSettings,
@@ -115,7 +115,7 @@ def export_run(
         out,
         seed=opened.seed,
         rows=card_rows(record, opened.study.records.values()),
-        note=card_note(opened.name, record, opened.seed, read_verdicts(opened, record.number)),
+        note=card_note(opened, record),
         progress=progress,
     )
     return record

@@ -1,7 +1,7 @@
 """What a run measured, in the words of a model card."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from evomerge.export.card import ScoreRow
@@ -40,9 +40,7 @@ def card_rows(record: "TrialRecord", records: "Iterable[TrialRecord]") -> list[S
     return found
 
 
-def card_note(
-    run: str, record: "TrialRecord", seed: int, verdicts: "Sequence[Verdict]" = ()
-) -> str:
+def card_note(run: "OpenRun", record: "TrialRecord") -> str:
     """Return how the recipe was found, how it was scored, and what became of constraints."""
     if record.holdout:
         scored = "The scores are on items that the search never saw."
@@ -51,7 +49,10 @@ def card_note(
             "The scores are on the items that guided the search, so they are too optimistic: this "
             "trial was not scored on held-out items."
         )
-    note = f"Found by the search `{run}` with seed {seed}, as {record.label}. {scored}"
+        if (proxy := run.space.document.evaluation.proxy) is not None:
+            scored += f" And they are those of a proxy, the engine with {proxy}."
+    note = f"Found by the search `{run.name}` with seed {run.seed}, as {record.label}. {scored}"
+    verdicts = read_verdicts(run, record.number)
     if not verdicts:
         return note
     held = all(verdict.holds for verdict in verdicts)

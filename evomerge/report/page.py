@@ -65,7 +65,7 @@ def write_report(result: RunResult, space: Space, path: Path) -> None:
         f"<h1>{_text(result.space)}</h1>",
         f"<p class='sub'>{_text(facts)}</p>",
         f"<p class='verdict'>{_verdict(result)}</p>",
-        f"<p>{_text(result.optimism.sentence())}</p>" if result.optimism else "",
+        *[f"<p>{_text(note)}</p>" for note in result.notes()],
         _constraints(result),
         _table(result),
         _front(result),

@@ -11,10 +11,11 @@ from typing import Any
 from evomerge.errors import EvaluationError
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.item_files import read_items, read_metadata, write_items
+from evomerge.evaluation.settings import Split
 from evomerge.version import __version__
 from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
 
-__all__ = ["KnownResults", "ResultCache", "missing_items"]
+__all__ = ["KnownResults", "ResultCache", "missing_items", "open_caches"]
 
 Items = Mapping[str, Sequence[str]]
 """Task -> item ids."""
@@ -43,15 +44,23 @@ class ResultCache:
         info: The pool, whose items and tasks they are.
         identities: Model name -> what identifies its content.
         seed: The run's seed.
+        proxy: What makes the model that scores another one than the recipe says, if anything does.
     """
 
     def __init__(
-        self, folder: Path, info: PoolInfo, identities: Mapping[str, str], seed: int
+        self,
+        folder: Path,
+        info: PoolInfo,
+        identities: Mapping[str, str],
+        seed: int,
+        *,
+        proxy: str | None = None,
     ) -> None:
         self._folder = folder
         self._info = info
         self._identities = dict(identities)
         self._seed = seed
+        self._proxy = proxy
         self._remembered: dict[Path, _Content] = {}
         self._unsaved: dict[Path, None] = {}
 
@@ -141,27 +150,44 @@ class ResultCache:
 
     def _path(self, recipe: Mapping[str, Any]) -> Path:
         content = [__version__, self._seed, _canonical(recipe, self._identities)]
+        content += [self._proxy] if self._proxy else []
         text = json.dumps(content, sort_keys=True, default=str)
         digest = hashlib.sha256(text.encode()).hexdigest()[:32]
         return self._folder / digest[:2] / f"{digest}.parquet"
+
+
+def open_caches(
+    folder: Path,
+    info: PoolInfo,
+    identities: Mapping[str, str],
+    seed: int,
+    *,
+    proxy: str | None = None,
+) -> dict[Split, ResultCache]:
+    """Return the cache of each split: one and the same, but where a proxy scores search items."""
+    exact = ResultCache(folder, info, identities, seed)
+    if proxy is None:
+        return {"search": exact, "holdout": exact}
+    return {"search": ResultCache(folder, info, identities, seed, proxy=proxy), "holdout": exact}
 
 
 class KnownResults:
     """Takes known items out of assignments, and puts them back into the outcomes.
 
     Args:
-        cache: What is known; it is added to.
+        caches: What is known of the items of each split; it is added to.
     """
 
-    def __init__(self, cache: ResultCache) -> None:
-        self._cache = cache
+    def __init__(self, caches: Mapping[Split, ResultCache]) -> None:
+        self._caches = caches
         self._under_way: dict[int, tuple[Assignment, ItemScores]] = {}
-        self._unsaved: dict[int, tuple[Mapping[str, Any], float]] = {}
+        self._unsaved: dict[int, tuple[Assignment, float]] = {}
 
     def take_out(self, assignment: Assignment) -> Assignment | Scored:
         """Return what is left to score, or the outcome if nothing is."""
-        wanted = self._cache.wanted(assignment)
-        known = self._cache.known(assignment.recipe, wanted)
+        cache = self._caches[assignment.split]
+        wanted = cache.wanted(assignment)
+        known = cache.known(assignment.recipe, wanted)
         missing = missing_items(known, wanted)
         if known.num_items and not missing:
             seconds = {"materialize": 0.0, "score": 0.0}
@@ -180,21 +206,22 @@ class KnownResults:
         if not isinstance(outcome, Scored):
             return outcome
         scores = outcome.scores
-        self._cache.add(assignment.recipe, scores)
-        _, before = self._unsaved.get(outcome.number, ({}, 0.0))
+        cache = self._caches[assignment.split]
+        cache.add(assignment.recipe, scores)
+        _, before = self._unsaved.get(outcome.number, (assignment, 0.0))
         seconds = before + sum(outcome.seconds.values())
-        self._unsaved[outcome.number] = (assignment.recipe, seconds)
+        self._unsaved[outcome.number] = (assignment, seconds)
         if seconds >= _SOON:
             self.end(outcome.number)
         if known.num_items:
-            scores = scores.merge(known).select(self._cache.wanted(assignment))
+            scores = scores.merge(known).select(cache.wanted(assignment))
         return replace(outcome, scores=scores, scored_items=outcome.scores.num_items)
 
     def end(self, number: int) -> None:
         """Write what is known of a trial that has ended."""
         if number in self._unsaved:
-            recipe, _ = self._unsaved.pop(number)
-            self._cache.save(recipe)
+            assignment, _ = self._unsaved.pop(number)
+            self._caches[assignment.split].save(assignment.recipe)
 
 
 def missing_items(known: ItemScores, wanted: Items) -> dict[str, tuple[str, ...]]:

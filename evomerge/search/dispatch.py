@@ -1,8 +1,9 @@
 """Keeps workers busy."""
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
+from evomerge.evaluation.settings import Split
 from evomerge.search.cache import KnownResults, ResultCache
 from evomerge.workers import Assignment, Failed, Outcome, Pool, Scored, Sloped
 
@@ -18,12 +19,12 @@ class Dispatcher:
 
     Args:
         pool: The workers.
-        cache: What is known already, and is not scored again.
+        caches: What is known of each split's items already, and is not scored again.
     """
 
-    def __init__(self, pool: Pool, cache: ResultCache | None) -> None:
+    def __init__(self, pool: Pool, caches: Mapping[Split, ResultCache] | None) -> None:
         self._pool = pool
-        self._known = None if cache is None else KnownResults(cache)
+        self._known = None if caches is None else KnownResults(caches)
 
     def drive(self, next_assignment: NextAssignment, on_outcome: OnOutcome) -> None:
         """Go on until there is nothing left to assign; a trial under way comes first."""

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -85,7 +85,7 @@ class Driver:
         session: Number of this process in the run's history.
         started: ``time.perf_counter()`` when this process began.
         seconds_before: Seconds of all earlier sessions.
-        cache: What is known already.
+        caches: What is known already of the items of each split.
         interrupted: Whether somebody asks for the end of the search.
         hints: What an earlier run says.
 
@@ -104,7 +104,7 @@ class Driver:
         session: int,
         started: float,
         seconds_before: float = 0.0,
-        cache: ResultCache | None = None,
+        caches: Mapping[Split, ResultCache] | None = None,
         interrupted: Callable[[], bool] = lambda: False,
         hints: Sequence[Hint] = (),
     ) -> None:
@@ -117,7 +117,7 @@ class Driver:
         self._monitor = monitor
         self._budget = Budget(self._settings, interrupted)
         self._baselines = baselines(space)
-        self._dispatcher = Dispatcher(pool, cache)
+        self._dispatcher = Dispatcher(pool, caches)
         self._ledger = Ledger(
             study, directory, session=session, started=started, seconds_before=seconds_before
         )

@@ -71,7 +71,7 @@ def score_recipe(
         task.model_copy(update={"smooth": None}) if task.smooth in BLENDED else task
         for task in spec.tasks
     )
-    spec = replace(spec, tasks=tasks)
+    spec = replace(spec, tasks=tasks, evaluation=spec.evaluation.deciding())
     parents = find_models(space)[0] if needs_parents(space) else ()
     spec = replace(spec, models=tuple(dict.fromkeys((*recipe.model_names(), *parents))))
     with open_pool(spec) as pool:

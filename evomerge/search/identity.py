@@ -43,6 +43,8 @@ def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
         study.set_attribute("identity", mine)
         study.set_attribute("evomerge", __version__)
         study.set_attribute("seed", space.document.search.seed)
+        if (proxy := space.document.evaluation.proxy) is not None:
+            study.set_attribute("proxy", proxy)
         return
     what = None
     if kept["seed"] != mine["seed"]:

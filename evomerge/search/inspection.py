@@ -237,6 +237,11 @@ def _check_backend(space: Space, found: Inspection) -> None:
         found.notes.append(
             "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
         )
+    if evaluation.proxy is not None:
+        found.facts.append(
+            f"proxy: the engine with {evaluation.proxy} scores search items; one without it "
+            "scores held-out items and so decides"
+        )
     if evaluation.compile:
         from evomerge.evaluation.compiled import check_compiler
 

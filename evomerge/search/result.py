@@ -41,6 +41,8 @@ class RunResult:
         verdicts: Finalist -> what became of each constraint on the held-out items.
         seconds: Where the time went, over all sessions of the run.
         climb: What the climb was, as ``result.json`` has it; None without one.
+        proxy: What made the models that search items were scored with others than those that are
+            exported; None where nothing did.
     """
 
     space: str
@@ -50,6 +52,7 @@ class RunResult:
     comparisons: tuple[VersusBaseline, ...]
     seconds: Mapping[str, float]
     climb: Mapping[str, Any] | None = None
+    proxy: str | None = None
     optimism: Optimism | None = None
     fronts: Fronts | None = None
     verdicts: Mapping[int, tuple[Verdict, ...]] = field(default_factory=dict)
@@ -86,6 +89,16 @@ class RunResult:
         climb = 0 if self.climb is None else int(self.climb["item_evaluations"])
         return climb + sum(n for record in self.trials for n in record.scored_items.values())
 
+    def notes(self) -> tuple[str, ...]:
+        """Return what has to be said about the search scores."""
+        found = [self.optimism.sentence()] if self.optimism else []
+        if self.proxy is not None:
+            found.append(
+                f"Search scores are those of a proxy, the engine with {self.proxy}; held-out "
+                "scores are those of the weights that are exported."
+            )
+        return tuple(found)
+
     def versus(self, kind: str) -> VersusBaseline | None:
         """Return the comparison with the best baseline of a kind on held-out items."""
         found = [c for c in self.comparisons if c.baseline.kind == kind and c.baseline.holdout]
@@ -101,6 +114,7 @@ class RunResult:
             "seed": self.seed,
             "item_evaluations": self.item_evaluations,
             **({} if self.climb is None else {"climb": dict(self.climb)}),
+            **({} if self.proxy is None else {"proxy": self.proxy}),
             "trials": {state: states.count(state) for state in ("complete", "failed", "pruned")},
             "seconds": {key: round(value, 4) for key, value in self.seconds.items()},
             "winner": {"trial": self.winner.number, **_scores(self.winner)},

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,10 +12,11 @@ import yaml
 from evomerge.checkpoints import content_identity, open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
+from evomerge.evaluation.settings import Split
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
 from evomerge.search.budget import Budget, Spent
-from evomerge.search.cache import ResultCache
+from evomerge.search.cache import ResultCache, open_caches
 from evomerge.search.climb import summarize_climb
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.directory import RunDirectory, write_atomically
@@ -144,13 +145,19 @@ def run(
         if finalists is None:
             pool = pool or start()
             folder = directory.cache if cache is None else Path(cache)
-            known = ResultCache(folder, pool.info, identities, space.document.search.seed)
+            known = open_caches(
+                folder,
+                pool.info,
+                identities,
+                space.document.search.seed,
+                proxy=space.document.evaluation.proxy,
+            )
             finalists = _search(
                 space,
                 study,
                 directory,
                 pool,
-                cache=known,
+                caches=known,
                 monitor=monitor,
                 started=started,
                 interrupted=interrupted,
@@ -182,7 +189,7 @@ def _search(
     directory: RunDirectory,
     pool: Pool,
     *,
-    cache: ResultCache,
+    caches: Mapping[Split, ResultCache],
     monitor: Monitor,
     started: float,
     interrupted: Callable[[], bool],
@@ -201,7 +208,7 @@ def _search(
         session=session,
         started=started,
         seconds_before=before,
-        cache=cache,
+        caches=caches,
         interrupted=interrupted,
         hints=hints,
     )
@@ -274,6 +281,7 @@ def _conclude(
         finalists=ranked,
         comparisons=comparisons,
         seconds=add_up_seconds(study),
+        proxy=space.document.evaluation.proxy,
         climb=summarize_climb(attributes.get("climb")),
         fronts=make_fronts(trials, ranked, check.holds) if several else None,
         verdicts={number: found for number, found in verdicts.items() if found},

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -58,6 +59,7 @@ class Worker:
         largest = max(c.num_parameters for c in self._checkpoints.values())
         torch.set_num_threads(_num_threads(spec.max_threads, largest))
         self._backend = open_backend(spec, self._checkpoints)
+        self._is_proxy = spec.evaluation.proxy is not None
         self._evaluator: Evaluator | None = None
         splits: tuple[Split, ...] = ("search", "holdout")
         guides = {name: task.smooth for name, task in self._tasks.tasks.items() if task.smooth}
@@ -85,7 +87,7 @@ class Worker:
         try:
             started = time.perf_counter()
             recipe = parse_recipe(assignment.recipe, Origin(f"trial {number}"))
-            evaluator = self._materialize(recipe)
+            evaluator = self._materialize(recipe, split)
             seconds["materialize"] = time.perf_counter() - started
             if assignment.tangents:
                 return self._slope(assignment, recipe, evaluator, seconds)
@@ -131,13 +133,25 @@ class Worker:
         count = sum(map(len, wanted.values()))
         return Sloped(assignment.number, gradient.value, tuple(slopes), count, seconds, os.getpid())
 
-    def _materialize(self, recipe: Recipe) -> Evaluator:
+    def _materialize(self, recipe: Recipe, split: Split) -> Evaluator:
         plan = plan_merge(recipe, self._checkpoints)
+        self._choose_backend(split)
         if self._evaluator is None or not self._backend.fits(plan):
             self._drop_live_model()
             self._evaluator = Evaluator(self._tasks, self._backend.build(recipe, plan))
         self._backend.materialize(recipe, plan)
         return self._evaluator
+
+    def _choose_backend(self, split: Split) -> None:
+        """Let a proxy score search items only: what is held out decides."""
+        evaluation = self._spec.evaluation
+        is_proxy = evaluation.proxy is not None and split == "search"
+        if is_proxy == self._is_proxy:
+            return
+        self._drop_live_model()
+        chosen = evaluation if is_proxy else evaluation.deciding()
+        self._backend = open_backend(replace(self._spec, evaluation=chosen), self._checkpoints)
+        self._is_proxy = is_proxy
 
     def _drop_live_model(self) -> None:
         """Forget a live model that may be half written or out of memory."""

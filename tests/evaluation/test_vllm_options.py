@@ -22,7 +22,6 @@ def test_engine_options_are_passed_on():
     ("option", "instead"),
     [
         ("dtype", "set evaluation.dtype"),
-        ("quantization", "those that were scored"),
         ("trust_remote_code", "never run"),
         ("data_parallel_size", "--workers"),
         ("load_format", "from memory"),
@@ -31,6 +30,16 @@ def test_engine_options_are_passed_on():
 def test_what_evomerge_decides_is_refused(option, instead):
     with pytest.raises(SpaceError, match=rf"vllm: '{option}' cannot be set .*{instead}"):
         settings(vllm={option: "x"})
+
+
+def test_quantization_is_a_proxy_that_does_not_decide():
+    options = {"quantization": "online", "quantization_config": {"b": 1}, "max_model_len": 64}
+    chosen = settings(backend="vllm", vllm=options)
+    assert chosen.proxy == 'quantization online {"b": 1}'
+    assert chosen.deciding() == settings(backend="vllm", vllm={"max_model_len": 64})
+    assert chosen.deciding().proxy is None
+    assert settings(vllm=options).proxy is None  # hf has no use for vLLM's options
+    assert settings(backend="vllm", vllm={"quantization": None}).proxy is None
 
 
 def test_one_name_for_the_length():

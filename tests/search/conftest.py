@@ -10,7 +10,7 @@ import yaml
 
 from evomerge.evaluation import ItemScores, TaskItems
 from evomerge.search import RunDirectory, SilentMonitor, Study, open_storage
-from evomerge.search.cache import ResultCache
+from evomerge.search.cache import open_caches
 from evomerge.search.driver import Driver
 from evomerge.search.finalists import choose_finalists
 from evomerge.space import parse_space
@@ -121,7 +121,7 @@ class Harness:
 
     def drive(self, pool, holdout=False):
         study = self.study()
-        cache = self.cache and ResultCache(self.cache, pool.info, {"m/math": "f00"}, 0)
+        caches = self.cache and open_caches(self.cache, pool.info, {"m/math": "f00"}, 0)
         driver = Driver(
             self.space,
             study,
@@ -130,7 +130,7 @@ class Harness:
             SilentMonitor(),
             session=0,
             started=time.perf_counter(),
-            cache=cache,
+            caches=caches,
         )
         driver.score_baselines()
         study.set_attribute("ended", driver.search())

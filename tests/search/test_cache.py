@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from evomerge.search.cache import KnownResults, ResultCache, missing_items
+from evomerge.search.cache import KnownResults, ResultCache, missing_items, open_caches
 from evomerge.workers import Assignment
 
 from .conftest import IDS, ITEMS, InstantPool, score
@@ -52,8 +52,28 @@ def test_some_items_only(tmp_path, pool):
     assert rest.merge(known).select(SEARCH) == scored()
 
 
+def test_what_a_proxy_scored_is_kept_apart_and_known_for_search_items_alone(tmp_path, pool):
+    def caches(proxy=None):
+        return open_caches(tmp_path, pool.info, {"m/math": "f00"}, 0, proxy=proxy)
+
+    results = KnownResults(caches("fp8"))
+    for split in ("search", "holdout"):
+        assignment = Assignment(0, RECIPE, split)
+        assert results.take_out(assignment) == assignment
+        results.put_back(score(assignment))
+        results.end(0)
+    plain = caches()["search"]
+    assert not plain.known(RECIPE, SEARCH).num_items
+    assert plain.known(RECIPE, HOLDOUT) == scored("holdout")
+    again = caches("fp8")
+    assert again["search"].known(RECIPE, SEARCH) == scored()
+    assert not again["search"].known(RECIPE, HOLDOUT).num_items
+    assert not again["holdout"].known(RECIPE, SEARCH).num_items
+    assert not caches("int8")["search"].known(RECIPE, SEARCH).num_items
+
+
 def test_an_assignment_of_some_items_scores_no_others(tmp_path, pool):
-    results = KnownResults(cache_of(tmp_path, pool))
+    results = KnownResults(dict.fromkeys(IDS, cache_of(tmp_path, pool)))
     first, both = {"a": IDS["search"][:5]}, {"a": IDS["search"][3:8], "b": IDS["search"][:2]}
     asked = results.take_out(Assignment(0, RECIPE, "search", first))
     assert asked.items == first
@@ -137,7 +157,7 @@ def test_a_damaged_file_is_as_none(tmp_path, pool, damage):
 
 
 def test_a_candidate_under_way_is_not_read_again(tmp_path, pool, monkeypatch):
-    results = KnownResults(cache_of(tmp_path, pool))
+    results = KnownResults(dict.fromkeys(IDS, cache_of(tmp_path, pool)))
     read = []
     monkeypatch.setattr("evomerge.search.cache.read_items", read.append)
     for count in (5, 10, 20):
@@ -154,7 +174,7 @@ def test_a_candidate_under_way_is_not_read_again(tmp_path, pool, monkeypatch):
 
 
 def test_what_took_time_to_score_is_written_at_once(tmp_path, pool):
-    results = KnownResults(cache_of(tmp_path, pool))
+    results = KnownResults(dict.fromkeys(IDS, cache_of(tmp_path, pool)))
     written = []
     for count, seconds in ((5, 0.06), (10, 0.06), (15, 0.06), (20, 3.0)):
         items = {"a": IDS["search"][:count]}

@@ -148,11 +148,11 @@ def test_too_few_items(tmp_path, space):
 
 def test_options_of_vllm_that_evomerge_decides(tmp_path, space):
     def change(data):
-        data["evaluation"].update(backend="vllm", vllm={"quantization": "fp8"})
+        data["evaluation"].update(backend="vllm", vllm={"dtype": "float16"})
 
     message = run_refused(tmp_path, space(change))
-    assert "evaluation.vllm: 'quantization' cannot be set" in message
-    assert "the exported weights are to be those that were scored" in message
+    assert "evaluation.vllm: 'dtype' cannot be set" in message
+    assert "set evaluation.dtype" in message
 
 
 @pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")

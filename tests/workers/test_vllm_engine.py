@@ -8,6 +8,7 @@ import json
 import pytest
 
 from evomerge.errors import EvaluationError, PrerequisiteError
+from evomerge.workers import Assignment
 from tests.conftest import read_result, small_space, succeed
 from tests.evaluation.conftest import make_tasks
 from tests.workers.vllm_cases import (
@@ -89,3 +90,48 @@ def test_a_run_ends_with_a_winner_that_hf_and_vllms_own_processes_score_the_same
         done = succeed("eval", model, "--space", where, "--json", **environment)
         for name, values in json.loads(done.stdout)["tasks"].items():
             assert values["value"] == pytest.approx(winner[name]["value"], abs=1e-9), model
+
+
+def test_a_quantized_engine_scores_search_items_and_decides_nothing(models, tasks):
+    def values(worker, split, name="mixed"):
+        outcome = worker.evaluate(Assignment(0, candidates(models)[name], split))
+        return outcome.scores.by_task["rolling"].values.tolist()
+
+    def worker_of(**options):
+        engine = {**ENGINE, **options}
+        return make_worker("vllm", models, tasks, wanted=TASKS[-1:], dtype="bfloat16", vllm=engine)
+
+    plain = worker_of()
+    expected = {split: values(plain, split) for split in ("search", "holdout")}
+    plain.close()
+    proxy = worker_of(quantization="fp8_per_channel")
+    quantized = values(proxy, "search")
+    assert quantized != expected["search"]
+    assert quantized == pytest.approx(expected["search"], rel=0.05)
+    assert values(proxy, "search", "parent") != quantized
+    assert values(proxy, "search") == quantized  # the quantized weights follow the candidate
+    assert values(proxy, "holdout") == expected["holdout"]
+    assert values(proxy, "search") == quantized
+    proxy.close()
+
+
+def test_a_run_with_a_proxy_names_it_and_its_winner_is_scored_without(tmp_path):
+    def space_of(name, **options):
+        engine = {**PLAYGROUND, **options}
+        evaluation = {"backend": "vllm", "dtype": "bfloat16", "vllm": engine}
+        return small_space(tmp_path / name, evaluation=evaluation)
+
+    space = space_of("space.yml", quantization="fp8_per_channel")
+    run = tmp_path / "run"
+    done = succeed("run", space, "--out", run, "--trials", "8")
+    printed = " ".join(done.stdout.split())
+    assert "those of a proxy, the engine with quantization fp8_per_channel" in printed
+    result = read_result(run)
+    assert result["proxy"] == "quantization fp8_per_channel"
+    assert result["trials"]["failed"] == 0
+    assert "a proxy" in (run / "report.html").read_text()
+    succeed("export", run, tmp_path / "merged")
+    for where in (space, space_of("plain.yml")):
+        done = succeed("eval", tmp_path / "merged", "--space", where, "--json")
+        for name, values in json.loads(done.stdout)["tasks"].items():
+            assert values["value"] == result["winner"]["holdout"]["tasks"][name]["value"]
