@@ -2,7 +2,8 @@
 
 Every arm searches the same 18 weights with the same seeds and items. The true score of what it
 chooses is measured on other items. Results are one file for each arm and seed; those that are in
-the folder already are not measured again.
+the folder already are not measured again, and neither are those in a record: one file for all,
+without the candidates, that can be kept. docs/bench_search.jsonl has what docs/search.md shows.
 
     python scripts/bench_search.py --out runs/bench-search --arms mergekit-evolve,evomerge
 
@@ -14,7 +15,7 @@ import argparse
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,14 +51,43 @@ def read_result(file: Path, protocol: Protocol) -> dict[str, Any]:
     return found
 
 
+def read_record(file: Path) -> list[dict[str, Any]]:
+    """Return the results in a record, whatever their protocol; none where there is no file."""
+    if not file.is_file():
+        return []
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def write_record(file: Path, results: Sequence[Mapping[str, Any]]) -> None:
+    """Add results to a record, one a line, in the place of those of the same arm and seed."""
+    kept = {
+        (json.dumps(each["protocol"]), each["arm"], each["seed"]): each
+        for each in (*read_record(file), *results)
+    }
+    lines = [
+        json.dumps({key: value for key, value in kept[place].items() if key != "candidates"})
+        for place in sorted(kept)
+    ]
+    with replacing(file) as opened:
+        opened.write("".join(f"{line}\n" for line in lines).encode())
+
+
 def run_missing(
-    arms: Sequence[str], seeds: Sequence[int], protocol: Protocol, out: Path
+    arms: Sequence[str],
+    seeds: Sequence[int],
+    protocol: Protocol,
+    out: Path,
+    known: Sequence[dict[str, Any]] = (),
 ) -> list[dict[str, Any]]:
-    """Measure what is not in the folder yet; return all results of these arms and seeds."""
+    """Measure what is neither known nor in the folder; return all results asked for."""
+    there = {(e["arm"], e["seed"]): e for e in known if e["protocol"] == protocol.identity()}
     results = []
     for arm in arms:
         for seed in seeds:
             file = result_file(out, arm, seed)
+            if (arm, seed) in there and not file.is_file():
+                results.append(there[arm, seed])
+                continue
             if not file.is_file():
                 found = measure(arm, seed, protocol, out / "unfinished" / f"{arm}.seed-{seed}")
                 write_json(file, found)
@@ -128,6 +158,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--true-items", type=int, default=1200, help="other items a skill for the true score"
     )
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE", help="all results, known and new (JSON lines)"
+    )
     parser.add_argument("--plot", type=Path, metavar="FILE", help="draw there (SVG)")
     return parser.parse_args(arguments)
 
@@ -144,7 +177,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     arms = arm_names(options.arms, [float(share) for share in options.fractions.split(",")])
     options.out.mkdir(parents=True, exist_ok=True)
-    results = run_missing(arms, seed_numbers(options.seeds), protocol, options.out)
+    known = read_record(options.record) if options.record else []
+    results = run_missing(arms, seed_numbers(options.seeds), protocol, options.out, known)
+    if options.record:
+        write_record(options.record, results)
     summary = summarize(results)
     print_tables(summary)
     write_json(options.out / "summary.json", summary)

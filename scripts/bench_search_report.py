@@ -21,8 +21,9 @@ def summarize(results: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
     Returns:
         ``arms``: name -> ``points``, by the share of the budget. A point has the medians ``spent``
-        and ``search``, the quartiles ``true``, and how many of the seeds that both arms have beat
-        the reference, ``equal``: its choice at the same share, and ``final``: its last one.
+        and ``search``, the quartiles ``true``, and how it compares with the reference over the
+        seeds that both have, ``equal``: with its choice at the same share, and ``final``: with its
+        last one; ``[seeds that are better, seeds, mean difference, standard error]``.
         ``reaches``: name -> the fewest item evaluations with which a point's median is at least
         the reference's last one, or None.
     """
@@ -62,18 +63,21 @@ def _point(
         "search": float(np.median([choice["search"] for choice in choices.values()])),
         "optimism": float(np.mean([c["search"] - c["true"] for c in choices.values()])),
         "true": np.percentile(true, [25, 50, 75]).tolist(),
-        "equal": _wins(choices, reference[max(paid)]) if paid else None,
-        "final": _wins(choices, reference[max(reference)]) if reference else None,
+        "equal": _compare(choices, reference[max(paid)]) if paid else None,
+        "final": _compare(choices, reference[max(reference)]) if reference else None,
     }
 
 
-def _wins(
+def _compare(
     choices: Mapping[int, Mapping[str, Any]], others: Mapping[int, Mapping[str, Any]]
-) -> list[int]:
-    """Return how often the first ones are better, and of how many seeds."""
+) -> list[float | None] | None:
+    """Return how often the first ones are better, of how many seeds, and by how much, paired."""
     shared = sorted(set(choices) & set(others))
-    won = sum(choices[seed]["true"] > others[seed]["true"] for seed in shared)
-    return [won, len(shared)]
+    if not shared:
+        return None
+    apart = np.array([choices[seed]["true"] - others[seed]["true"] for seed in shared])
+    error = float(apart.std(ddof=1) / math.sqrt(len(apart))) if len(apart) > 1 else None
+    return [int((apart > 0).sum()), len(shared), float(apart.mean()), error]
 
 
 def _reaches(points: Sequence[Mapping[str, Any]], goal: float | None) -> float | None:
@@ -95,7 +99,7 @@ def print_tables(summary: Mapping[str, Any]) -> None:
         row += [f"{low:.4f} to {high:.4f}", f"{point['optimism']:+.4f}"]
         if summary["reference"]:
             needed = summary["reaches"][name]
-            row.append("reference" if name == summary["reference"] else _share(point["equal"]))
+            row.append("reference" if name == summary["reference"] else _versus(point["equal"]))
             row.append("never" if needed is None else f"{needed:,.0f}")
         rows.append(row)
     _print_table(head, rows)
@@ -117,7 +121,7 @@ def print_tables(summary: Mapping[str, Any]) -> None:
         ("final", f"beats the last choice of {summary['reference']}"),
     ):
         wins = [
-            [name, *(_share(points[f][key]) if f in points else "" for f in fractions)]
+            [name, *(_versus(points[f][key]) if f in points else "" for f in fractions)]
             for name, points in by_arm.items()
             if name != summary["reference"]
         ]
@@ -125,10 +129,11 @@ def print_tables(summary: Mapping[str, Any]) -> None:
             _print_table([title, *columns[1:]], wins)
 
 
-def _share(wins: Sequence[int] | None) -> str:
-    if not wins or not wins[1]:
+def _versus(found: Sequence[float | None] | None) -> str:
+    if not found:
         return ""
-    return f"{wins[0]} of {wins[1]}"
+    won, seeds, mean, error = found
+    return f"{won} of {seeds}, {mean:+.4f}" + ("" if error is None else f" ± {error:.4f}")
 
 
 def _print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

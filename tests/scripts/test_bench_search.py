@@ -1,6 +1,7 @@
 """The comparison of search procedures, with a few items of one seed."""
 
 import json
+import math
 
 import pytest
 
@@ -70,6 +71,20 @@ def test_what_is_there_is_not_measured_again_but_shown(out, capsys):
     assert picture.endswith("</svg>\n")
 
 
+def test_a_record_stands_for_the_folder(out, tmp_path, capsys):
+    record = tmp_path / "record.jsonl"
+    bench(out, *ARMS, *SMALL, "--record", record)
+    expected = capsys.readouterr().out
+    lines = [json.loads(line) for line in record.read_text().splitlines()]
+    assert [line["arm"] for line in lines] == ["evomerge@1", "mergekit-evolve"]
+    assert not any("candidates" in line for line in lines)
+    other = {**lines[0], "protocol": {**lines[0]["protocol"], "budget": 1}}
+    record.write_text(record.read_text() + json.dumps(other) + "\n")
+    bench(tmp_path / "empty", *ARMS, *SMALL, "--record", record)
+    assert capsys.readouterr().out == expected
+    assert len(record.read_text().splitlines()) == 3
+
+
 def test_results_of_other_budgets_are_not_compared(out):
     with pytest.raises(SystemExit, match="another folder to --out"):
         bench(out, *ARMS, *SMALL, "--budget", 720)
@@ -125,7 +140,8 @@ def test_wins_are_counted_seed_by_seed_at_equal_cost():
     first, last = summary["arms"]["evomerge"]["points"]
     assert summary["goal"] == pytest.approx(0.72)
     assert first["true"] == pytest.approx([0.635, 0.72, 0.725])
-    assert first["equal"] == [2, 3]
-    assert first["final"] == [1, 3]
-    assert last["equal"] == last["final"] == [1, 1]
+    apart = 0.01 * math.sqrt((23**2 + 12**2 - 35**2 / 3) / 2 / 3)
+    assert first["equal"] == pytest.approx([2, 3, 0.35 / 3, apart])
+    assert first["final"][:2] == [1, 3]
+    assert last["equal"] == last["final"] == [1, 1, pytest.approx(0.06), None]
     assert summary["reaches"] == {"mergekit-evolve": 100, "evomerge": 9}
