@@ -111,17 +111,13 @@ def test_a_quantized_engine_scores_search_items_and_decides_nothing(models, task
     assert values(proxy, "search", "parent") != quantized
     assert values(proxy, "search") == quantized  # the quantized weights follow the candidate
     assert values(proxy, "holdout") == expected["holdout"]
-    assert values(proxy, "search") == quantized
     proxy.close()
 
 
 def test_a_run_with_a_proxy_names_it_and_its_winner_is_scored_without(tmp_path):
-    def space_of(name, **options):
-        engine = {**PLAYGROUND, **options}
-        evaluation = {"backend": "vllm", "dtype": "bfloat16", "vllm": engine}
-        return small_space(tmp_path / name, evaluation=evaluation)
-
-    space = space_of("space.yml", quantization="fp8_per_channel")
+    engine = {**PLAYGROUND, "quantization": "fp8_per_channel"}
+    evaluation = {"backend": "vllm", "dtype": "bfloat16", "vllm": engine}
+    space = small_space(tmp_path / "space.yml", evaluation=evaluation)
     run = tmp_path / "run"
     done = succeed("run", space, "--out", run, "--trials", "8")
     printed = " ".join(done.stdout.split())
@@ -131,7 +127,6 @@ def test_a_run_with_a_proxy_names_it_and_its_winner_is_scored_without(tmp_path):
     assert result["trials"]["failed"] == 0
     assert "a proxy" in (run / "report.html").read_text()
     succeed("export", run, tmp_path / "merged")
-    for where in (space, space_of("plain.yml")):
-        done = succeed("eval", tmp_path / "merged", "--space", where, "--json")
-        for name, values in json.loads(done.stdout)["tasks"].items():
-            assert values["value"] == result["winner"]["holdout"]["tasks"][name]["value"]
+    done = succeed("eval", tmp_path / "merged", "--space", space, "--json")
+    for name, values in json.loads(done.stdout)["tasks"].items():
+        assert values["value"] == result["winner"]["holdout"]["tasks"][name]["value"]
