@@ -8,6 +8,7 @@ import json
 import pytest
 
 from evomerge.errors import EvaluationError, PrerequisiteError
+from evomerge.evaluation import TaskSettings
 from evomerge.workers import Assignment
 from tests.conftest import read_result, small_space, succeed
 from tests.evaluation.conftest import make_tasks
@@ -69,6 +70,26 @@ def test_samples_and_weights_that_no_source_has(models, tasks):
     assert answers(worker, cut("a"))[1] == first
     assert worker._backend.starts == 1
     worker.close()
+
+
+def test_a_chat_template_by_its_name_makes_the_prompts_and_answers_of_hf(tasks, tmp_path):
+    from transformers import AutoTokenizer
+
+    models = make_models(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(models["a"])
+    brief = "{% for m in messages %}u> {{ m['content'] }}\na> {% endfor %}"
+    tokenizer.chat_template = {"default": tokenizer.chat_template, "brief": brief}
+    tokenizer.save_pretrained(models["a"])
+    texts = (TaskSettings(name="gen", metric="exact_match", smooth=None),)
+    found = {}
+    for backend in ("hf", "vllm"):
+        worker = make_worker(backend, models, tasks, wanted=texts, apply_chat_template="brief")
+        found[backend] = answers(worker, candidates(models)["parent"])
+        requests = worker._evaluator._requests["gen"].values()
+        assert all(first.args[0].startswith("u> ") for (first,) in requests)
+        worker.close()
+    assert found["vllm"][1] == found["hf"][1]
+    assert len(set(found["hf"][1].values())) > 1
 
 
 PLAYGROUND = {**ENGINE, "max_num_seqs": 64}
