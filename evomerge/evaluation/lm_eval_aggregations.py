@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -61,16 +62,21 @@ def _registered() -> dict[str, Callable[..., Any]]:
     return {name: get_aggregation(name) for name in AGGREGATION_REGISTRY}
 
 
-@cache
 def _find(name: str) -> Callable[..., Any]:
     if name in _registered():
         return _registered()[name]
     file, _, inner = name.rpartition(":")
     try:
-        module = import_file(Path(file), f"evomerge_task_{Path(file).stem}")
+        module = _module(Path(file), Path(file).stat().st_mtime_ns)
         function: Callable[..., Any] = getattr(module, inner)
     except Exception as exc:  # the file is the user's and may do anything
         raise EvaluationError(
             f"the aggregation {name!r} cannot be loaded: {type(exc).__name__}: {exc}"
         ) from exc
     return function
+
+
+@cache
+def _module(path: Path, _changed: int) -> ModuleType:
+    """Return a task file's module; an edited file is another one."""
+    return import_file(path, f"evomerge_task_{path.stem}")

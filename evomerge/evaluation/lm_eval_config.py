@@ -9,10 +9,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-__all__ = ["plain_config"]
+__all__ = ["plain_config", "task_definition"]
 
 LIBRARIES = ("lm_eval", "torch", "transformers", "tokenizers", "vllm")
 UNIMPORTANT = ("metadata", "tag", "task_alias")
+DATA = ("dataset_path", "dataset_name", "dataset_kwargs", "custom_dataset")
+"""Where documents come from; what they are is in the ids of items and examples."""
 
 
 def plain_config(task: Any) -> dict[str, Any]:
@@ -24,8 +26,27 @@ def plain_config(task: Any) -> dict[str, Any]:
     config = {
         field.name: getattr(task.config, field.name) for field in dataclasses.fields(task.config)
     }
-    plain = {key: _plain(value) for key, value in config.items() if key not in UNIMPORTANT}
+    left_out = (*UNIMPORTANT, *DATA)
+    plain = {key: _plain(value) for key, value in config.items() if key not in left_out}
     return {**plain, "class": _function(type(task)), "libraries": _versions()}
+
+
+def task_definition(task: Any) -> dict[str, Any]:
+    """Return what a task asks and how it judges, wherever its data and whichever its libraries.
+
+    What is as lm-eval has it by default is left out, so that a newer lm-eval with more settings
+    gives the same.
+    """
+    from lm_eval.api.task import ConfigurableTask
+
+    found = {}
+    for field in dataclasses.fields(task.config):
+        value = getattr(task.config, field.name)
+        if field.name not in (*UNIMPORTANT, *DATA) and value != field.default:
+            found[field.name] = _plain(value)
+    if type(task) is not ConfigurableTask:
+        found["class"] = _function(type(task))
+    return found
 
 
 def _plain(value: Any) -> Any:
@@ -52,7 +73,6 @@ def _function(function: Any) -> str:
     return f"{name}:{_digest(file)}" if file else name
 
 
-@cache
 def _digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
 

@@ -99,12 +99,28 @@ class _Index:
         if name in mentioned or name in self._manager.all_tasks:
             self._manager = self._make_manager(include_defaults=True)
         if name not in self._manager.all_tasks:
+            if (path := self._unread(name)) is not None:
+                if path.suffix != ".yaml":
+                    raise EvaluationError(
+                        f"{path}: lm-eval reads task files that end in .yaml only; rename it to "
+                        f"have the task {name!r}"
+                    )
+                self._check_code(name, runs_code=_runs_code(path))
+                return self._objects(name, str(path))
             places = ", ".join(self._folders) or "no task_dirs"
             raise EvaluationError(
                 f"no lm-eval task is named {name!r} ({places} searched, and lm-eval's own); "
                 f"{nearest(name, [*self._manager.all_tasks, *own])}"
             )
         return self._load(name)
+
+    def _unread(self, name: str) -> Path | None:
+        """Return the user's file that names a task though lm-eval's index skipped it."""
+        for folder in self._folders:
+            for path in sorted(Path(folder).glob("**/*.y*ml")):
+                if name in NAME.findall(path.read_text(encoding="utf-8", errors="replace")):
+                    return path
+        return None
 
     def _has(self, manager: Any, name: str) -> bool:
         """Return whether an index has a name and all that it refers to."""

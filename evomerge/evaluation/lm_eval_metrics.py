@@ -139,6 +139,7 @@ def resolve_metric(task: Any, label: str) -> Metric:
             cannot be called outside the task.
     """
     title = task.task_name
+    _check_functions(task)
     filters = [entry["name"] for entry in task.get_config("filter_list") or []] or ["none"]
     known = list(dict.fromkeys([*task.higher_is_better(), *task.aggregation()]))
     name, _, chosen = label.partition(",")
@@ -162,10 +163,16 @@ def resolve_metric(task: Any, label: str) -> Metric:
     if aggregation is None:
         usable = [each for each in known if _aggregation(task, each) is not None]
         function = task.aggregation()[source]
+        problem = "an aggregation that lm-eval does not know"
+        if function is not None:
+            called = getattr(function, "__name__", function)
+            problem = (
+                f"the aggregation {called!r}, which gives no score or cannot be called outside the "
+                "task"
+            )
         raise EvaluationError(
-            f"task {title!r}: metric {name!r} is aggregated by "
-            f"{getattr(function, '__name__', function)!r}, which gives no score or cannot be "
-            f"called outside the task; metrics of the task that work: {', '.join(usable) or 'none'}"
+            f"task {title!r}: metric {name!r} has {problem}; metrics of the task that work: "
+            f"{', '.join(usable) or 'none'}"
         )
     higher = bool(task.higher_is_better().get(source, True))
     return Metric(title, label, name, chosen or filters[0], higher, aggregation)
@@ -184,10 +191,36 @@ def _source(task: Any, name: str, known: Sequence[str]) -> str | None:
     return functions[0] if len(functions) == 1 else None
 
 
+def _check_functions(task: Any) -> None:
+    """Refuse a generation task with a metric that lm-eval has not found.
+
+    It calls every metric of the list for each item, and has None for such a one.
+    """
+    from lm_eval.api.registry import METRIC_REGISTRY, get_metric
+    from lm_eval.api.task import ConfigurableTask
+
+    if (
+        task.get_config("output_type") != "generate_until"
+        or callable(task.get_config("process_results"))
+        or type(task).process_results is not ConfigurableTask.process_results
+    ):
+        return
+    for entry in task.get_config("metric_list") or []:
+        name, elsewhere = entry["metric"], entry.get("hf_evaluate") is True
+        if isinstance(name, str) and get_metric(name, elsewhere) is None:
+            raise EvaluationError(
+                f"task {task.task_name!r}: its metric {name!r} is none of lm-eval's, and the "
+                "library 'evaluate' cannot load one of that name (it reads most of them from the "
+                f"hub); {nearest(name, METRIC_REGISTRY)}"
+            )
+
+
 def _aggregation(task: Any, name: str) -> str | None:
-    function = task.aggregation().get(name)
-    if function is None:  # lm-eval's own rule for a metric without one
+    if name not in task.aggregation():  # lm-eval's own rule for a metric without one
         return "mean"
+    function = task.aggregation()[name]
+    if function is None:
+        return None
     found = aggregation_name(function)
     return None if found == "bypass" else found
 

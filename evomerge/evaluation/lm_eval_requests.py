@@ -24,6 +24,8 @@ Requests = list[Any]
 class LanguageModel(Protocol):
     """The part of lm-eval's ``LM`` that scoring calls."""
 
+    tokenizer: Any
+
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return (log-likelihood, is greedy) for each request."""
 

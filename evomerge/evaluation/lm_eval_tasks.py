@@ -10,11 +10,12 @@ from typing import Any
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
-from evomerge.evaluation.lm_eval_config import plain_config
+from evomerge.evaluation.lm_eval_config import plain_config, task_definition
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
 from evomerge.evaluation.lm_eval_smooth import is_gold, make_smooth
+from evomerge.evaluation.named_templates import check_usual_template
 from evomerge.evaluation.scores import TaskItems
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
@@ -115,6 +116,10 @@ class LmEvalTask:
             "examples": self._shown,
         }
 
+    def definition(self) -> dict[str, Any]:
+        """Return what makes the task the one it is beside its items; before ``build``."""
+        return {"config": task_definition(self._task), "examples": self._shown}
+
     def draws(self, items: Sequence[str]) -> dict[str, list[str]] | None:
         """Return what decides the few-shot examples of these items beside ``content()``.
 
@@ -178,8 +183,11 @@ class LmEvalTask:
         and another model gets the same ones.
 
         Raises:
-            EvaluationError: if the task's documents are others than when they were split.
+            EvaluationError: if the task's documents are others than when they were split, or the
+                tokenizer has no chat template and one is to be applied.
         """
+        if self._settings.apply_chat_template is True:
+            check_usual_template(model.tokenizer)
         if not self._settings.apply_chat_template and self._built.keys() == set(items):
             return self._built
         built: dict[str, Requests] = {item: [] for item in items}

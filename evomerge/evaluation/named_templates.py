@@ -1,11 +1,11 @@
-"""A tokenizer's chat template by its name."""
+"""A tokenizer's chat templates: one by its name, and whether there is a usual one."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from evomerge.errors import EvaluationError, nearest
 
-__all__ = ["named_template"]
+__all__ = ["check_usual_template", "named_template"]
 
 
 def named_template(tokenizer: Any, name: str) -> str:
@@ -34,3 +34,22 @@ def named_template(tokenizer: Any, name: str) -> str:
             f"{nearest(name, sorted(templates))}"
         )
     return str(templates[name])
+
+
+def check_usual_template(tokenizer: Any) -> None:
+    """Check that a tokenizer has a chat template to use where no name is given.
+
+    Raises:
+        EvaluationError: saying what it has and what to do.
+    """
+    templates = tokenizer.chat_template
+    if not templates:
+        raise EvaluationError(
+            "apply_chat_template: true needs a chat template, and the tokenizer has none; set it "
+            "to false, or give the recipe a chat_template"
+        )
+    if isinstance(templates, Mapping) and "default" not in templates:
+        raise EvaluationError(
+            "apply_chat_template: true takes the template 'default', and the tokenizer has "
+            f"{', '.join(sorted(templates))}; set apply_chat_template to one of these names"
+        )

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.item_lists import read_item_list
@@ -85,8 +86,9 @@ class TaskSet:
             found[wanted.name] = tuple(task.name for task in members)
             for task in members:
                 if task.name in loaded:
+                    first = next(name for name, tasks in found.items() if task.name in tasks)
                     raise EvaluationError(
-                        f"task {task.name!r} is there twice (named again by {wanted.name!r}); "
+                        f"task {task.name!r} is there twice, by {first!r} and by {wanted.name!r}; "
                         "name each task once"
                     )
                 loaded[task.name] = task
@@ -129,9 +131,26 @@ class TaskSet:
         for name, task in self.tasks.items():
             items = [*self._splits[name].search, *self._splits[name].holdout]
             content = [settings, device, task.content(), task.draws(items)]
-            text = json.dumps(content, sort_keys=True, default=str)
-            found[name] = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+            found[name] = _digest(content)
         return found
+
+    def identities(self) -> dict[str, str]:
+        """Return a hash of what a run may not change in a task, task by task.
+
+        Other prompts, metrics, examples or items make another task; other libraries, another
+        device or another place of its files do not.
+        """
+        return {
+            name: _digest(
+                [task.definition(), self._splits[name].search, self._splits[name].holdout]
+            )
+            for name, task in self.tasks.items()
+        }
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _source(task: LmEvalTask, wanted: TaskSettings, folder: Path, *, alone: bool) -> ItemSource:

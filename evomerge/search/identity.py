@@ -16,9 +16,14 @@ from evomerge.search.study import Study
 from evomerge.space import Space
 from evomerge.version import __version__
 
-__all__ = ["claim", "write_space"]
+__all__ = ["claim", "claim_tasks", "write_space"]
 
 _MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
+_NO_RESULT = ("batch_size", "task_dirs", "allow_code_execution")
+"""Settings of the evaluation that change no score beyond its last bits.
+
+What the tasks of ``task_dirs`` hold is compared by ``claim_tasks``.
+"""
 
 
 def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
@@ -62,15 +67,36 @@ def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
         )
 
 
+def claim_tasks(study: Study, identities: Mapping[str, str]) -> None:
+    """Keep what a new study's tasks are, or check that they still are.
+
+    Args:
+        study: The study, claimed.
+        identities: Task -> what identifies its prompts, metrics and items.
+
+    Raises:
+        StudyError: naming the tasks that are not as they were.
+    """
+    kept = study.attributes.get("tasks")
+    if kept is None:
+        study.set_attribute("tasks", dict(identities))
+    elif changed := sorted(name for name, mark in identities.items() if kept.get(name) != mark):
+        raise StudyError(
+            f"the study {study.name!r} was made with other documents, prompts or metrics in "
+            f"{', '.join(changed)}, and scores before and after would not compare; give another "
+            "--out to start anew, or undo the change to continue"
+        )
+
+
 def _fixed(space: Space) -> dict[str, Any]:
-    """Return what a study's space must keep: all but budgets and what says how memory is used."""
+    """Return what a study's space must keep: all but budgets and what changes no score."""
     document = space.document.model_dump(mode="json", exclude_defaults=True)
     search = document.get("search", {})
     document["search"] = {k: v for k, v in search.items() if k not in _MAY_CHANGE}
-    evaluation = document.get("evaluation", {})
-    if "vllm" in evaluation:
-        engine = without_resources(evaluation.pop("vllm"))
-        document["evaluation"] = {**evaluation, **({"vllm": engine} if engine else {})}
+    evaluation = {k: v for k, v in document.get("evaluation", {}).items() if k not in _NO_RESULT}
+    if engine := without_resources(evaluation.pop("vllm", {})):
+        evaluation["vllm"] = engine
+    document["evaluation"] = evaluation
     if lists := _item_lists(space):
         document["lists"] = lists
     return document

@@ -27,7 +27,7 @@ from evomerge.search.finalists import (
     rank_finalists,
 )
 from evomerge.search.fronts import make_fronts
-from evomerge.search.identity import claim, write_space
+from evomerge.search.identity import claim, claim_tasks, write_space
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
@@ -144,6 +144,7 @@ def run(
         finalists = _finished(study, space)
         if finalists is None:
             pool = pool or start()
+            claim_tasks(study, pool.info.task_identities)
             folder = directory.cache if cache is None else Path(cache)
             known = open_caches(
                 folder,

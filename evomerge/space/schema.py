@@ -172,7 +172,10 @@ class SpaceDocument(Document):
         names = [task.name for task in tasks]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ValueError(f"every task is listed once; {', '.join(twice)} stands here twice")
+            raise ValueError(
+                f"every task is listed once; {', '.join(twice)} stands here twice (a task file "
+                "with 'include:' and a name of its own makes a second task with other settings)"
+            )
         return tasks
 
     @field_validator("simplex", mode="before")

@@ -23,6 +23,7 @@ class PoolInfo:
         bank_bytes: Bytes of resident source tensors in each worker.
         ids: Split -> task -> the ids of its items.
         task_keys: Task -> hash of all that decides an item's result beside the weights.
+        task_identities: Task -> hash of what a run may not change in it.
         members: Task, group or tag as the space names it -> its tasks.
         smooth: Tasks that a smooth metric guides while the search goes on.
         blended: Those of them that the reported metric guides too.
@@ -36,6 +37,7 @@ class PoolInfo:
     bank_bytes: int
     ids: Mapping[Split, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     task_keys: Mapping[str, str] = field(default_factory=dict)
+    task_identities: Mapping[str, str] = field(default_factory=dict)
     members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     smooth: tuple[str, ...] = ()
     blended: tuple[str, ...] = ()
@@ -52,6 +54,7 @@ class PoolInfo:
             info.bank_bytes,
             info.ids,
             info.task_keys,
+            info.task_identities,
             info.members,
             info.smooth,
             info.blended,

@@ -74,6 +74,7 @@ class Worker:
             bank_bytes=self._backend.bank_bytes,
             ids={split: dict(self._tasks.items(split)) for split in splits},
             task_keys=self._tasks.keys(device=torch.device(spec.device).type),
+            task_identities=self._tasks.identities(),
             members=self._tasks.members,
             smooth=tuple(guides),
             blended=tuple(name for name, smooth in guides.items() if smooth.is_blended),

@@ -1,5 +1,6 @@
 """A chat template by its name, through a real tokenizer that has two."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,3 +61,22 @@ def test_a_name_that_is_not_there_is_never_a_prompt(checkpoint, checkpoint_a, ta
     with pytest.raises(ValidationError):
         EvaluationSettings(apply_chat_template="")
     assert EvaluationSettings(apply_chat_template="true").chat_template == "true"
+
+
+def test_the_usual_template_must_be_there(checkpoint, task_dir, tmp_path):
+    def with_templates(name, change):
+        folder = shutil.copytree(checkpoint, tmp_path / name)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer.chat_template = change(tokenizer.chat_template)
+        shutil.rmtree(folder / "additional_chat_templates")
+        (folder / "chat_template.jinja").unlink()
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    bare = with_templates("bare", lambda _: None)
+    with pytest.raises(EvaluationError, match="needs a chat template, and the tokenizer has none"):
+        prompts(bare, task_dir, True)
+    named = with_templates("named", lambda all_of_them: {"brief": all_of_them["brief"]})
+    with pytest.raises(EvaluationError, match=r"takes .* 'default', and the tokenizer has brief;"):
+        prompts(named, task_dir, True)
+    assert prompts(named, task_dir, "brief")[0]

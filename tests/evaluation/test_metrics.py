@@ -1,6 +1,7 @@
 """Metrics that are no mean over items: lm-eval's own value, and an error all the same."""
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -179,3 +180,11 @@ def test_an_aggregation_that_fails_is_one_message(tmp_path):
     missing = TaskItems("m", True, ("a", "b"), np.zeros(2), f"{tmp_path / 'gone.py'}:f")
     with pytest.raises(EvaluationError, match=r"gone\.py:f' cannot be loaded"):
         missing.summary()
+
+
+def test_an_edited_aggregation_counts_at_once(tmp_path):
+    task = TaskItems("m", True, ("a", "b"), np.zeros(2), f"{tmp_path / 'mine.py'}:agg")
+    for place, text in enumerate(("1.0", "20.0")):
+        (tmp_path / "mine.py").write_text(f"def agg(kept):\n    return {text}\n")
+        os.utime(tmp_path / "mine.py", (place, place))
+        assert task.summary().value == float(text)

@@ -36,13 +36,8 @@ def write_task(folder: Path, entry: dict, rows: list[dict] | None = None) -> Non
 
 
 def simple_task(name: str, **keys: object) -> dict:
-    entry = task(
-        name,
-        "rows.jsonl",
-        output_type="generate_until",
-        metric_list=[metric("exact_match")],
-        **keys,
-    )
+    keys = {"output_type": "generate_until", "metric_list": [metric("exact_match")], **keys}
+    entry = task(name, "rows.jsonl", **keys)
     entry["dataset_kwargs"] = {"data_files": {"test": "rows.jsonl"}}
     return entry
 
@@ -89,7 +84,7 @@ def test_unknown_task_names_the_nearest(task_dir):
         ("gen", "exact_match,strict", r"no filter 'strict'; .*valid: none"),
         ("gen_filters", "exact_match", "for 2 filters; .*exact_match,strict, exact_match,letter"),
         ("gen_filters", "exact_match,lettr", "did you mean 'letter'"),
-        ("rolling", "local", "aggregated by 'inner'.*metrics of the task that work: nats, pair"),
+        ("rolling", "local", "aggregation 'inner'.*metrics of the task that work: nats, pair"),
         (
             "runs_code",
             "exact_match",
@@ -113,8 +108,40 @@ def test_code_may_be_allowed(task_dir):
 
 
 def test_a_task_twice(task_dir):
-    with pytest.raises(EvaluationError, match="'gen' is there twice"):
-        load(task_dir, ("gen", "exact_match"), ("gen", "exact_match"))
+    with pytest.raises(
+        EvaluationError, match="'last_word' is there twice, by 'playground_tag' and"
+    ):
+        load(task_dir, ("playground_tag", "acc"), ("last_word", "acc"))
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (metric("exact_mach"), r"'exact_mach' is none of lm-eval's.* did you mean 'exact_match'\?"),
+        (
+            metric("exact_match", "meen"),
+            "'exact_match' has an aggregation that lm-eval does not kn",
+        ),
+    ],
+)
+def test_metrics_that_lm_eval_cannot_call(tmp_path, entry, message):
+    write_task(tmp_path, simple_task("odd", metric_list=[entry]), documents(60, seed=0))
+    with pytest.raises(EvaluationError, match=message):
+        load(tmp_path, ("odd", entry["metric"]))
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("odd.yaml", "task: odd\n  bad: [\n", "'odd' cannot be loaded: ScannerError.*odd.yaml"),
+        ("odd.yaml", "task: odd\ninclude: nowhere\n", "'odd' cannot be loaded.*/nowhere'"),
+        ("odd.yml", "task: odd\n", "odd.yml: lm-eval reads task files that end in .yaml only"),
+    ],
+)
+def test_a_file_that_the_index_skips_is_named(tmp_path, file, text, message):
+    (tmp_path / file).write_text(text, encoding="utf-8")
+    with pytest.raises(EvaluationError, match=f"(?s){message}"):
+        load(tmp_path, ("odd", "exact_match"))
 
 
 def test_a_tag_stands_for_its_tasks(task_dir):
@@ -338,7 +365,6 @@ def few_shot(folder, sampler="default", shots=6):
     entry = simple_task("shots", training_split="train", num_fewshot=2)
     entry["fewshot_config"] = {"sampler": sampler}
     entry["dataset_kwargs"] = {"data_files": {"test": "rows.jsonl", "train": "shots.jsonl"}}
-    entry["dataset_name"] = "fixed"  # else the content of all files is in the key anyway
     write_task(folder, entry, documents(60, seed=1))
     write_jsonl(folder / "shots.jsonl", documents(12, seed=8)[:shots])
     return folder
@@ -381,3 +407,42 @@ def test_other_examples_or_another_order_of_them_are_another_key(tmp_path, sampl
     assert reordered != key
     few_shot(tmp_path, sampler, shots=7)
     assert keys_and_prompts(tmp_path)[0] not in (key, reordered)
+
+
+def test_documents_that_are_no_items_change_no_key(tmp_path):
+    rows = documents(60, seed=0)
+    write_task(tmp_path / "here", simple_task("odd"), rows)
+    key = load(tmp_path / "here", ("odd", "exact_match")).keys(device="cpu")
+    (tmp_path / "here").rename(tmp_path / "there")
+    write_jsonl(tmp_path / "there" / "rows.jsonl", documents(70, seed=0))
+    assert load(tmp_path / "there", ("odd", "exact_match")).keys(device="cpu") == key
+
+
+def test_what_makes_another_task(tmp_path):
+    def identity(name="here", **keys):
+        return load(tmp_path / name, ("odd", "exact_match"), **keys).identities()["odd"]
+
+    def write(count=60, text="def answer(doc):\n    return doc['answer']\n", **keys):
+        write_task(tmp_path / "here", simple_task("odd", **keys), documents(count, seed=0))
+        path = tmp_path / "here" / "odd.yaml"
+        path.write_text(path.read_text().replace("'{{answer}}'", "!function odd.answer"))
+        (tmp_path / "here" / "odd.py").write_text(text)
+
+    write()
+    first = identity()
+    write(metadata={"version": 2}, tag="other")
+    assert identity() == first
+    for changed in (
+        {"count": 90},
+        {"doc_to_text": "{{text}} >"},
+        {"description": "Last letters."},
+        {"text": "def answer(doc):\n    return doc['answer'] + ' '\n"},
+        {"generation_kwargs": {"until": ["a"]}},
+    ):
+        write(**changed)
+        assert identity() != first, changed
+    write()
+    assert identity() == first
+    (tmp_path / "here").rename(tmp_path / "there")
+    assert identity("there") == first
+    assert identity("there", search_items=19) != first

@@ -6,7 +6,7 @@ import yaml
 from evomerge.errors import StudyError
 from evomerge.evaluation.vllm_options import RESOURCES
 from evomerge.search import Study, open_storage
-from evomerge.search.identity import claim
+from evomerge.search.identity import claim, claim_tasks
 from evomerge.space import load_space
 from tests.conftest import small_space
 
@@ -42,6 +42,13 @@ def test_a_study_without_engine_options_may_get_some(claimed):
     claimed(engine(gpu_memory_utilization=0.5))
 
 
+def test_what_only_takes_memory_or_says_where_tasks_are_may_change(claimed, tmp_path):
+    claimed({"batch_size": 8})
+    claimed({"batch_size": "auto", "allow_code_execution": True})
+    claimed({"task_dirs": [str(tmp_path)]})
+    claimed({})
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -62,3 +69,13 @@ def test_compiled_and_uncompiled_scores_are_two_studies(claimed):
     claimed({"compile": True})
     with pytest.raises(StudyError, match="another version of this space"):
         claimed({})
+
+
+def test_tasks_stay_what_they_were(claimed, tmp_path):
+    claimed({})
+    space = load_space(tmp_path / "space.yml")
+    study = Study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s", space.dimensions)
+    claim_tasks(study, {"one": "1", "two": "2", "three": "3"})
+    claim_tasks(study, {"one": "1", "two": "2", "three": "3"})
+    with pytest.raises(StudyError, match=r"documents, prompts or metrics in three, two, and"):
+        claim_tasks(study, {"one": "1", "two": "0", "three": "0"})

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -123,6 +124,27 @@ def test_another_space_or_seed_in_the_same_directory_is_refused(tmp_path):
     other = evomerge("run", changed, "--out", tmp_path / "run")
     assert other.returncode == 2
     assert "another version of this space" in other.stderr
+
+
+def test_a_run_goes_on_with_other_batches_and_not_with_other_tasks(tmp_path):
+    tasks = shutil.copytree(ROOT / "tasks" / "playground", tmp_path / "tasks")
+    one = [{"name": "playground_sort", "metric": "acc"}]
+    task, changes = tasks / "playground_sort.yaml", {"task_dirs": [str(tasks)]}
+    before = task.read_text()
+    space = small_space(tmp_path / "space.yml", tasks=one, evaluation=changes)
+    run = ("run", space, "--out", tmp_path / "run")
+    succeed(*run, "--trials", 7)
+
+    task.write_text(before.replace('"{{prompt}}"', '"{{prompt}} "'))
+    refused = evomerge(*run, "--trials", 8)
+    assert refused.returncode == 2
+    assert "other documents, prompts or metrics in playground_sort, and" in refused.stderr
+
+    task.write_text(before)
+    changes = {"task_dirs": [str(tasks.rename(tmp_path / "moved"))], "batch_size": 10}
+    small_space(tmp_path / "space.yml", tasks=one, evaluation=changes)
+    succeed(*run, "--trials", 8)
+    assert len(trials(tmp_path / "run")) == 8
 
 
 def test_any_optuna_storage(tmp_path):
