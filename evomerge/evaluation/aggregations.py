@@ -35,8 +35,14 @@ class _Ratio:
     slope: Callable[[float], float]
 
 
+def _exp(power: Any) -> Any:
+    """Return e to a power, infinite where that is too large for a number."""
+    with np.errstate(over="ignore"):
+        return np.exp(power)
+
+
 _IDENTITY = _Ratio(lambda ratio: ratio, lambda _: 1.0)
-_PERPLEXITY = _Ratio(lambda ratio: np.exp(-ratio), lambda ratio: -math.exp(-ratio))
+_PERPLEXITY = _Ratio(lambda ratio: _exp(-ratio), lambda ratio: -float(_exp(-ratio)))
 
 RATIOS: Mapping[str, _Ratio] = {
     "mean": _IDENTITY,
@@ -56,7 +62,8 @@ def is_smooth(task: "TaskItems") -> bool:
 def aggregate(task: "TaskItems") -> float:
     """Return the score of a task.
 
-    Sums are exactly rounded, so the order of the items cannot matter where it is smooth.
+    Sums are exactly rounded, so the order of the items cannot matter where it is smooth. A
+    perplexity may be infinite.
 
     Raises:
         EvaluationError: if the task's own function fails on these items.
@@ -81,7 +88,8 @@ def influences(task: "TaskItems") -> Array:
     weights = _weights(task)
     share = math.fsum(weights.tolist()) / len(task.items)
     pulls: Array = (task.values - ratio * weights) / share
-    return pulls * RATIOS[task.aggregation].slope(ratio)
+    with np.errstate(invalid="ignore"):
+        return pulls * RATIOS[task.aggregation].slope(ratio)
 
 
 def replicates(task: "TaskItems", counts: npt.NDArray[np.int64]) -> Array:

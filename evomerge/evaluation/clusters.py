@@ -46,7 +46,8 @@ def clustered_error(parts: Sequence[tuple[Sequence[str], Array, float]]) -> tupl
     variance = math.fsum(part for part, _ in variances)
     if not variance > 0:
         return variance, math.nan
-    freedom = variance**2 / math.fsum(part**2 / nu for part, nu in variances)
+    # Shares of the variance: its square may be too large for a number.
+    freedom = 1 / math.fsum((part / variance) ** 2 / nu for part, nu in variances)
     return math.sqrt(variance), freedom
 
 

@@ -68,7 +68,7 @@ class Objective:
         else:
             stderr = _spread(self._resampled(tasks, points, _num_samples(tasks)))
         count = sum(len(task.items) for task in tasks.values())
-        return Estimate(self._rule.value(points), stderr, count)
+        return Estimate(self._value(points), stderr, count)
 
     def combine(
         self, points: "Mapping[str, TaskScore]", errors: Mapping[str, float]
@@ -84,7 +84,7 @@ class Objective:
         Raises:
             EvaluationError: if the rule fails on the scores.
         """
-        value = self._rule.value(points)
+        value = self._value(points)
         slopes = self._rule.slopes(points)
         if slopes is not None:
             return value, math.hypot(*(slope * errors[name] for name, slope in slopes.items()))
@@ -94,6 +94,15 @@ class Objective:
             for name in self.weights
         }
         return value, _spread(self._rule.many(points, draws))
+
+    def _value(self, points: "Mapping[str, TaskScore]") -> float:
+        for name in self.weights:
+            if not math.isfinite(points[name].value):
+                raise EvaluationError(
+                    f"task {name!r}: {points[name].metric} is {points[name].value}, which is no "
+                    "score to compare: the log-likelihoods are too low"
+                )
+        return self._rule.value(points)
 
     def _tasks(self, scores: "ItemScores") -> "dict[str, TaskItems]":
         for name in self.weights:
@@ -140,16 +149,14 @@ def compare(first: "ItemScores", second: "ItemScores", objective: Objective) -> 
     theirs = {name: _same_items(name, task, second) for name, task in mine.items()}
     points, others = objective._points(mine), objective._points(theirs)  # noqa: SLF001
     count = sum(len(task.items) for task in mine.values())
-    rule = objective._rule  # noqa: SLF001
+    difference = objective._value(points) - objective._value(others)  # noqa: SLF001
     slopes = objective._slopes(mine, points)  # noqa: SLF001
     other_slopes = objective._slopes(theirs, others)  # noqa: SLF001
     if slopes is None or other_slopes is None:
         num = _num_samples(mine)
         draws = objective._resampled(mine, points, num)  # noqa: SLF001
         other_draws = objective._resampled(theirs, others, num)  # noqa: SLF001
-        difference = rule.value(points) - rule.value(others)
         return difference_of(difference, _spread(draws - other_draws), count)
-    difference = rule.value(points) - rule.value(others)
     parts = [
         (
             task.items,

@@ -55,6 +55,7 @@ class TaskItems:
     aggregation: str = "mean"
     weights: npt.NDArray[np.float64] | None = None
     details: tuple[str, ...] | None = None
+    _summaries: dict[int, TaskScore] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         items = tuple(self.items)
@@ -91,18 +92,20 @@ class TaskItems:
         return self.metric, self.higher_is_better, self.aggregation
 
     def summary(self, seed: int = 0) -> TaskScore:
-        """Return score, standard error and count.
+        """Return score, standard error and count; computed once, for a bootstrap takes seconds.
 
         Args:
             seed: Seed of the bootstrap, for metrics whose error needs one.
         """
-        return TaskScore(
-            self.metric,
-            aggregate(self),
-            score_error(self, seed),
-            len(self.items),
-            self.higher_is_better,
-        )
+        if seed not in self._summaries:
+            self._summaries[seed] = TaskScore(
+                self.metric,
+                aggregate(self),
+                score_error(self, seed),
+                len(self.items),
+                self.higher_is_better,
+            )
+        return self._summaries[seed]
 
     def select(self, items: Sequence[str]) -> "TaskItems":
         """Return these items only, in this order.

@@ -183,8 +183,30 @@ def test_an_aggregation_that_fails_is_one_message(tmp_path):
 
 
 def test_an_edited_aggregation_counts_at_once(tmp_path):
-    task = TaskItems("m", True, ("a", "b"), np.zeros(2), f"{tmp_path / 'mine.py'}:agg")
     for place, text in enumerate(("1.0", "20.0")):
         (tmp_path / "mine.py").write_text(f"def agg(kept):\n    return {text}\n")
         os.utime(tmp_path / "mine.py", (place, place))
+        task = TaskItems("m", True, ("a", "b"), np.zeros(2), f"{tmp_path / 'mine.py'}:agg")
         assert task.summary().value == float(text)
+
+
+def test_a_summary_is_computed_once(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "calls = []\ndef agg(kept):\n    calls.append(kept)\n    return float(len(calls))\n"
+    )
+    task = TaskItems("m", True, ("a", "b"), np.zeros(2), f"{tmp_path / 'mine.py'}:agg")
+    assert task.summary() is task.summary()
+    assert task.summary(1) is not task.summary()
+    assert task.select(["a", "b"]).summary() is not task.summary()
+
+
+def test_a_perplexity_without_a_number_is_an_error_of_the_objective():
+    items, nats = tuple("abc"), np.array([-900.0, -800.0, -1.0])
+    bad = TaskItems("perplexity", False, items, nats * 2, "perplexity")
+    assert bad.summary().value == math.inf
+    with pytest.raises(EvaluationError, match=r"task 't': perplexity is inf, which is no score"):
+        Objective({"t": 1.0}).estimate(ItemScores({"t": bad}))
+    good = TaskItems("perplexity", False, items, nats / 2, "perplexity")
+    with pytest.raises(EvaluationError, match=r"perplexity is inf"):
+        compare(ItemScores({"t": good}), ItemScores({"t": bad}), Objective({"t": 1.0}))
+    assert math.isfinite(Objective({"t": 1.0}).estimate(ItemScores({"t": good})).value)
