@@ -99,11 +99,11 @@ class VirtualPool:
         self._ids = {s: tuple(f"{s}-{i:05d}" for i in range(num_items)) for s in SPLITS}
         counts = dict.fromkeys(TASKS, num_items)
         self.info = PoolInfo(
-            workers,
-            dict.fromkeys(SPLITS, counts),
-            dict.fromkeys(TASKS, 1 / len(TASKS)),
-            0.0,
-            0,
+            workers=workers,
+            items=dict.fromkeys(SPLITS, counts),
+            objective=dict.fromkeys(TASKS, 1 / len(TASKS)),
+            load_seconds=0.0,
+            bank_bytes=0,
             ids={split: dict.fromkeys(TASKS, ids) for split, ids in self._ids.items()},
             task_keys={task: f"key of {task}" for task in TASKS},
         )

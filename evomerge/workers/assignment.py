@@ -9,7 +9,16 @@ from evomerge.evaluation import ItemScores
 from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.settings import EvaluationSettings, Split, TaskSettings
 
-__all__ = ["Assignment", "Failed", "Outcome", "Scored", "Sloped", "WorkerInfo", "WorkerSpec"]
+__all__ = [
+    "Assignment",
+    "Failed",
+    "Loaded",
+    "Outcome",
+    "Scored",
+    "Sloped",
+    "WorkerInfo",
+    "WorkerSpec",
+]
 
 
 @dataclass(frozen=True)
@@ -46,16 +55,15 @@ class WorkerSpec:
         return math.prod(int(options.get(size) or 1) for size in sizes)
 
 
-@dataclass(frozen=True)
-class WorkerInfo:
-    """What a started worker says about itself.
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """What is loaded: the same in every worker of a pool.
 
     Attributes:
-        pid: Its process.
         items: Split -> task -> number of items.
         objective: Task -> weight, groups and tags expanded.
         load_seconds: Seconds spent on reading sources and building tasks.
-        bank_bytes: Bytes of resident source tensors.
+        bank_bytes: Bytes of resident source tensors in each worker.
         ids: Split -> task -> the ids of its items.
         task_keys: Task -> hash of all that decides an item's result beside the weights.
         task_identities: Task -> hash of what a run may not change in it.
@@ -65,7 +73,6 @@ class WorkerInfo:
         climbable: Tasks with a probability of the gold answer to climb; none without gradients.
     """
 
-    pid: int
     items: Mapping[Split, Mapping[str, int]]
     objective: Mapping[str, float]
     load_seconds: float
@@ -77,6 +84,17 @@ class WorkerInfo:
     smooth: tuple[str, ...] = ()
     blended: tuple[str, ...] = ()
     climbable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerInfo(Loaded):
+    """What a started worker says about itself.
+
+    Attributes:
+        pid: Its process.
+    """
+
+    pid: int
 
 
 @dataclass(frozen=True)

@@ -1,65 +1,29 @@
 """One interface to one worker in this process or to many elsewhere."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from types import TracebackType
 from typing import Protocol, Self
 
-from evomerge.evaluation.settings import Split
-from evomerge.workers.assignment import Assignment, Outcome, Sloped, WorkerInfo, WorkerSpec
+from evomerge.workers.assignment import Assignment, Loaded, Outcome, Sloped, WorkerSpec
 
 __all__ = ["Pool", "PoolInfo", "open_pool"]
 
 
-@dataclass(frozen=True)
-class PoolInfo:
-    """A started pool.
+@dataclass(frozen=True, kw_only=True)
+class PoolInfo(Loaded):
+    """A started pool; ``load_seconds`` are those until all its workers were ready.
 
     Attributes:
         workers: Number of workers.
-        items: Split -> task -> number of items.
-        objective: Task -> weight, groups and tags expanded.
-        load_seconds: Seconds until the workers were ready.
-        bank_bytes: Bytes of resident source tensors in each worker.
-        ids: Split -> task -> the ids of its items.
-        task_keys: Task -> hash of all that decides an item's result beside the weights.
-        task_identities: Task -> hash of what a run may not change in it.
-        members: Task, group or tag as the space names it -> its tasks.
-        smooth: Tasks that a smooth metric guides while the search goes on.
-        blended: Those of them that the reported metric guides too.
-        climbable: Tasks with a probability of the gold answer to climb; none without gradients.
     """
 
     workers: int
-    items: Mapping[Split, Mapping[str, int]]
-    objective: Mapping[str, float]
-    load_seconds: float
-    bank_bytes: int
-    ids: Mapping[Split, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    task_keys: Mapping[str, str] = field(default_factory=dict)
-    task_identities: Mapping[str, str] = field(default_factory=dict)
-    members: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    smooth: tuple[str, ...] = ()
-    blended: tuple[str, ...] = ()
-    climbable: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, workers: int, info: WorkerInfo, load_seconds: float) -> "PoolInfo":
+    def of(cls, workers: int, info: Loaded, load_seconds: float) -> "PoolInfo":
         """Return what a pool of equal workers says of itself."""
-        return cls(
-            workers,
-            info.items,
-            info.objective,
-            load_seconds,
-            info.bank_bytes,
-            info.ids,
-            info.task_keys,
-            info.task_identities,
-            info.members,
-            info.smooth,
-            info.blended,
-            info.climbable,
-        )
+        same = {each.name: getattr(info, each.name) for each in fields(Loaded)}
+        return cls(**{**same, "workers": workers, "load_seconds": load_seconds})
 
 
 class Pool(Protocol):

@@ -13,7 +13,13 @@ from evomerge.search import Summary, TrialRecord
 from evomerge.workers import PoolInfo
 
 ITEMS = {"search": {"add": 300, "sort": 300}, "holdout": {"add": 600, "sort": 600}}
-INFO = PoolInfo(2, ITEMS, {"add": 0.5, "sort": 0.5}, 3.2, 5 * 2**20)
+INFO = PoolInfo(
+    workers=2,
+    items=ITEMS,
+    objective={"add": 0.5, "sort": 0.5},
+    load_seconds=3.2,
+    bank_bytes=5 * 2**20,
+)
 
 
 def record(number, value, kind="proposed", **changes):

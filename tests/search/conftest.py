@@ -64,11 +64,11 @@ class InstantPool:
     def __init__(self, workers=1, pick=lambda busy: 0, stop_after=None):
         counts = {"a": ITEMS, "b": ITEMS}
         self.info = PoolInfo(
-            workers,
-            {"search": counts, "holdout": counts},
-            {"a": 0.5, "b": 0.5},
-            0.0,
-            0,
+            workers=workers,
+            items={"search": counts, "holdout": counts},
+            objective={"a": 0.5, "b": 0.5},
+            load_seconds=0.0,
+            bank_bytes=0,
             ids={split: {"a": ids, "b": ids} for split, ids in IDS.items()},
             task_keys={"a": "one", "b": "two"},
         )

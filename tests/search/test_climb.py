@@ -38,11 +38,11 @@ CLIMB = {"steps": STEPS, "items": 8, "rate": 0.05}
 def info(items=40, climbable=TASKS):
     counts = dict.fromkeys(TASKS, items)
     return PoolInfo(
-        1,
-        {"search": counts, "holdout": counts},
-        dict.fromkeys(TASKS, 0.5),
-        0.0,
-        0,
+        workers=1,
+        items={"search": counts, "holdout": counts},
+        objective=dict.fromkeys(TASKS, 0.5),
+        load_seconds=0.0,
+        bank_bytes=0,
         ids={"search": {name: tuple(f"{name}{i}" for i in range(items)) for name in TASKS}},
         climbable=climbable,
     )

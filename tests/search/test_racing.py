@@ -39,11 +39,11 @@ class ItemPool(InstantPool):
         super().__init__(*args, **kwargs)
         counts = {"a": ITEMS, "b": ITEMS}
         self.info = PoolInfo(
-            self.info.workers,
-            {"search": counts, "holdout": counts},
-            {"a": 0.5, "b": 0.5},
-            0.0,
-            0,
+            workers=self.info.workers,
+            items={"search": counts, "holdout": counts},
+            objective={"a": 0.5, "b": 0.5},
+            load_seconds=0.0,
+            bank_bytes=0,
             ids={split: {"a": ids, "b": ids} for split, ids in IDS.items()},
             task_keys={"a": "one", "b": "two"},
         )
