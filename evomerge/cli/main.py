@@ -1,5 +1,6 @@
 """The console script: commands, errors and exit codes."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -19,6 +20,9 @@ from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
 __all__ = ["app", "main"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+"""Why the system takes no file that is written: nothing that a traceback would explain."""
 
 app = typer.Typer(
     name="evomerge",
@@ -66,6 +70,13 @@ def main() -> None:
         app()
     except EvomergeError as error:
         typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # A file of ours that could not be written: whole or not there.
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("\nstopped; the same command goes on from here", err=True)

@@ -145,12 +145,19 @@ class Driver:
         again = [record for record in self._baseline_records() if record.state == "running"]
         total = len(self._baselines)
         done = total - len(todo) - len(again)
+        waiting = 0
         self._monitor.stage("baselines", total=total, done=done)
 
         def on_outcome(outcome: Outcome) -> None:
-            nonlocal done
+            nonlocal done, waiting
             # No trial has a value before the baselines are scored which it is measured against.
-            for ready in self._judge.take(outcome):
+            found = self._judge.take(outcome)
+            if not found:
+                waiting += 1
+                items = outcome.scores.num_items if isinstance(outcome, Scored) else 0
+                record = self._study.records[outcome.number]
+                self._monitor.waits(record, items, done=done + waiting, total=total)
+            for ready in found:
                 record = self._ledger.finish(self._land(ready), order=None)
                 done += 1
                 self._monitor.finished(record, "baselines", done=done, total=total)
@@ -167,14 +174,11 @@ class Driver:
         """Climb from the best baseline, if that is wanted, and score where it leads."""
         items = sum(r.search.num_items for r in self._baseline_records() if r.search)
 
-        def ended() -> bool:
+        def ended() -> str | None:
             count, spent = len(self._study.records), items + self._ascent.spent
-            return self._budget.ended(Spent(count, spent, self._ledger.seconds)) is not None
+            return self._budget.ended(Spent(count, spent, self._ledger.seconds))
 
-        def late() -> bool:
-            return self._budget.is_late(self._ledger.seconds)
-
-        self._ascent.run(_best(self._starts()).nearest, items, ended, late)
+        self._ascent.run(_best(self._starts()).nearest, items, ended)
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""

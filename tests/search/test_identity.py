@@ -54,7 +54,7 @@ def test_a_study_without_engine_options_may_get_some(claimed):
 )
 def test_what_may_change_a_score_may_not(claimed, other):
     claimed(engine(max_model_len=512))
-    with pytest.raises(StudyError, match="another version of this space"):
+    with pytest.raises(StudyError, match=r"another version of this space file \(evaluation\."):
         claimed(other)
 
 
@@ -62,3 +62,27 @@ def test_compiled_and_uncompiled_scores_are_two_studies(claimed):
     claimed({"compile": True})
     with pytest.raises(StudyError, match="another version of this space"):
         claimed({})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "search", "change"),
+    [
+        ({"search_items": 41}, {}, "evaluation.search_items: 40 then, 41 now"),
+        ({}, {"optimizer": "tpe"}, 'search.optimizer: not given then, "tpe" now'),
+        ({"task_dirs": []}, {}, "evaluation.task_dirs: .* then, not given now"),
+    ],
+)
+def test_a_changed_space_is_told_where_it_differs(claimed, evaluation, search, change):
+    claimed({})
+    with pytest.raises(StudyError, match=rf"this space file \({change}\); give another --out"):
+        claimed(evaluation, search)
+
+
+def test_of_a_study_that_kept_no_document_only_the_fact_is_known(claimed, tmp_path):
+    claimed({})
+    study = Study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
+    kept = study.attributes["identity"]
+    del kept["document"]
+    study.set_attribute("identity", kept)
+    with pytest.raises(StudyError, match="this space file; give another --out"):
+        claimed({"search_items": 41})
