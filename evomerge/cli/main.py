@@ -24,6 +24,8 @@ __all__ = ["app", "main"]
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 """Why the system takes no file that is written: nothing that a traceback would explain."""
 
+_INTERRUPTED = 130
+
 app = typer.Typer(
     name="evomerge",
     help="Finds the best merge of fine-tuned language models by itself.",
@@ -78,6 +80,7 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         typer.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    except SystemExit as end:  # typer makes one of Ctrl-C
+        if end.code == _INTERRUPTED:
+            typer.echo("\nstopped; the same command goes on from here", err=True)
+        raise

@@ -99,13 +99,11 @@ class Search:
         """Score trials until the budget is spent; return why it ended."""
         done, total = self._budget.progress(self._spent())
         self._monitor.stage("search", total=total, done=done)
-        asked = len(self._study.records)
         dispatcher.drive(self._next_assignment, self._on_outcome)
         spent = self._spent()
         exhausted = self._log.should_stop()
         reason = self._budget.ended(spent) or exhausted
-        is_new = len(self._study.records) > asked
-        self._monitor.note(f"the search {'ended' if is_new else 'asks for nothing'} ({reason})")
+        self._monitor.note(f"the search ended ({reason})")
         return {
             "reason": reason,
             "exhausted": exhausted is not None,

@@ -120,7 +120,8 @@ def test_who_watches_learns_of_baselines_at_once_and_why_the_search_ended(run):
 def test_a_budget_that_the_baselines_spend_is_told(folder):
     watch = Watch()
     evomerge.run(space_with(folder, trials=2), folder / "spent", device="cpu", monitor=watch)
-    assert "the search asks for nothing (trials: 6 of 2)" in watch.notes
+    assert "nothing is searched (trials: 6 of 2)" in watch.notes
+    assert "search" not in [name for name, _, _ in watch.stages]
 
 
 def test_the_result_is_the_mean_of_the_last_half_and_has_a_point(run):
@@ -233,6 +234,21 @@ def test_a_climb_that_is_interrupted_early_is_no_candidate_and_goes_on(run, fold
     evomerge.run(space_with(folder), out, device="cpu")
     assert state(out) == state(run[0])
     assert trials(out) == trials(run[0])
+
+
+def test_an_early_interrupt_settles_no_stages_before_the_climb_has_shown_what_it_shows(folder):
+    weight = {"weight": {"search": [0.0, 1.0], "layers": 4}}
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": str(MODELS / name), "parameters": weight} for name in METRICS],
+    }
+    space, out, watch = space_with(folder, recipe=recipe), folder / "unsettled", Watch()
+    evomerge.run(space, out, device="cpu", monitor=watch, interrupted=lambda: watch.steps[2:])
+    assert "nothing is searched (interrupted)" in watch.notes
+    assert "stages" not in open_run(out).study.attributes
+    evomerge.run(space, out, device="cpu", monitor=watch)
+    assert "stages" in open_run(out).study.attributes
+    assert "climbed" in [record.kind for record in open_run(out).study.records.values()]
 
 
 @pytest.mark.parametrize("why", ["late", "interrupted"])
