@@ -17,16 +17,18 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         A function that tells whether somebody asked for the end.
     """
     requested = False
+    stream = sys.stderr  # what loads tasks turns that aside for a while
 
     def take(_number: int, _frame: FrameType | None) -> None:
         nonlocal requested
         if requested:
             raise KeyboardInterrupt
         requested = True
-        sys.stderr.write(
+        stream.write(
             "\nstopping after the trials under way, then choosing the winner; "
             "Ctrl-C again stops at once\n"
         )
+        stream.flush()
 
     before = signal.signal(signal.SIGINT, take)
     try:

@@ -1,5 +1,6 @@
 """The console script: commands, errors and exit codes."""
 
+import errno
 import os
 import sys
 from typing import Annotated
@@ -19,6 +20,11 @@ from evomerge.errors import EvomergeError
 from evomerge.version import __version__
 
 __all__ = ["app", "main"]
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
+"""Why the system takes no file that is written: nothing that a traceback would explain."""
+
+_INTERRUPTED = 130
 
 app = typer.Typer(
     name="evomerge",
@@ -67,6 +73,14 @@ def main() -> None:
     except EvomergeError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command goes on from here", err=True)
-        sys.exit(130)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        # A file of ours that could not be written: whole or not there.
+        where = f"{error.filename}: " if error.filename else ""
+        typer.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
+        sys.exit(2)
+    except SystemExit as end:  # typer makes one of Ctrl-C
+        if end.code == _INTERRUPTED:
+            typer.echo("\nstopped; the same command goes on from here", err=True)
+        raise

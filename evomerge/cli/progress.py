@@ -64,6 +64,7 @@ class PlainDisplay:
         self._total = 0.0
         self._done = 0.0
         self._items_done = 0
+        self._early: dict[int, int] = {}
         self._started = time.monotonic()
         self.best: TrialRecord | None = None
         self.parent: TrialRecord | None = None
@@ -107,13 +108,24 @@ class PlainDisplay:
         """Begin a stage."""
         self._stage, self._total, self._done = name, total, done
         self._say(
-            f"{_STAGES[name]}: {total - done:.0f} to go" + (f", {done:.0f} there" * bool(done))
+            f"{_STAGES[name]}: {max(total - done, 0):.0f} to go"
+            + (f", {done:.0f} there" * bool(done))
         )
 
     def climbed(self, value: float, *, done: float, total: float) -> None:
         """Take one step of a climb and show it."""
         self._done, self._total = done, total
         self._say(f"[{done:>3.0f}/{total:.0f}] climb: expected score {value:.3f}")
+
+    def waits(self, record: TrialRecord, items: int, *, done: float, total: float) -> None:
+        """Show that a baseline was scored."""
+        self._done, self._total = done, total
+        self._early[record.number] = items
+        self._items_done += items
+        self._say(
+            f"[{done:>3.0f}/{total:.0f}] {Path(record.label).name}: {items} items scored"
+            f"  {self.rate():,.0f} items/s, {_clock(self.seconds_left())} left"
+        )
 
     def finished(self, record: TrialRecord, stage: Stage, *, done: float, total: float) -> None:
         """Take one result and show it."""
@@ -130,7 +142,7 @@ class PlainDisplay:
         if summary is None:
             self.num_failed += 1
             return
-        self._items_done += summary.objective.items
+        self._items_done += summary.objective.items - self._early.pop(record.number, 0)
         if stage != "holdout":
             self._compare(record)
 
@@ -203,6 +215,11 @@ class LiveDisplay(PlainDisplay):
         self._live.__exit__(kind, error, trace)
 
     def _show(self, record: TrialRecord, stage: Stage) -> None:  # noqa: ARG002 - it redraws all
+        self._live.refresh()
+
+    def waits(self, record: TrialRecord, items: int, *, done: float, total: float) -> None:
+        """Count a baseline that was scored; the panel draws itself."""
+        super().waits(record, items, done=done, total=total)
         self._live.refresh()
 
     def climbed(self, value: float, *, done: float, total: float) -> None:

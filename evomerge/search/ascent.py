@@ -70,30 +70,30 @@ class Ascent:
         self,
         start: Point,
         baseline_items: int,
-        ended: Callable[[], bool],
-        late: Callable[[], bool],
+        ended: Callable[[], str | None],
     ) -> None:
         """Climb, and score where it leads.
 
         Args:
             start: The point to begin at.
             baseline_items: Item evaluations of the baselines.
-            ended: Whether the budget is spent, or somebody asks for the end.
-            late: Whether it is spent because the time is up.
+            ended: Why the search is to end: the budget is spent, or somebody asks for it.
         """
         climb = self._prepare(start, baseline_items)
         if climb is None:
             return
         state = self._state = climb.state
         self._monitor.stage("climb", total=state.steps, done=state.done)
-        while not state.ended and not ended():
+        reason = ended()
+        while not state.ended and reason is None:
             climb.step(self._dispatcher.ask_slope)
             if state.failed is None:
                 self._monitor.climbed(state.values[-1], done=state.done, total=state.steps)
-        if not state.ended and late():
+            reason = ended()
+        if not state.ended:
             climb.cut()
-        if state.is_cut:
-            self._monitor.note(f"the climb was cut after {state.done} steps: the time is up")
+            if state.is_cut:
+                self._monitor.note(f"the climb was cut after {state.done} steps ({reason})")
         if state.failed is not None:
             self._monitor.note(f"the climb ended in step {state.done + 1}: {state.failed}")
         unit = state.average()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from evomerge.space import SearchSettings
 
-__all__ = ["Budget", "Spent"]
+__all__ = ["Budget", "Spent", "foresee"]
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,11 @@ class Budget:
             return f"trials: {spent.trials} of {limit}"
         if settings.items is not None and spent.items >= settings.items:
             return f"items: {spent.items} of {settings.items}"
-        if self.is_late(spent.seconds):
+        if settings.seconds is not None and spent.seconds >= settings.seconds:
             return f"seconds: {spent.seconds:.0f} of {settings.seconds:g}"
         if settings.patience is not None and spent.idle_trials >= settings.patience:
             return f"patience: nothing significantly better in {spent.idle_trials} trials"
         return None
-
-    def is_late(self, seconds: float) -> bool:
-        """Return whether the time is up after so many seconds."""
-        return self._settings.seconds is not None and seconds >= self._settings.seconds
 
     def items_left(self, spent: Spent) -> int | None:
         """Return how many items the next trial may be scored on; None means any number."""
@@ -73,3 +69,25 @@ class Budget:
         ]
         known = [(float(done), float(total)) for done, total in pairs if total is not None]
         return max(known, key=lambda pair: pair[0] / pair[1])
+
+
+def foresee(
+    settings: SearchSettings, num_baselines: int, search_items: int, holdout_items: int
+) -> tuple[str, str | None]:
+    """Return what is certain of a run's cost, and a warning if nothing is left for the search.
+
+    Args:
+        settings: The limits.
+        num_baselines: How many baselines the space has.
+        search_items: Search items over all tasks.
+        holdout_items: Held-out items over all tasks.
+    """
+    first, most = num_baselines * search_items, num_baselines + settings.finalists
+    fact = (
+        f"item evaluations: {first:,} for {num_baselines} baselines; beside the budget at most "
+        f"{most * holdout_items:,} to choose the winner on held-out items"
+    )
+    reason = Budget(settings).ended(Spent(num_baselines, first, 0.0))
+    if reason is None:
+        return fact, None
+    return fact, f"the baselines take the whole budget, so nothing would be searched ({reason})"

@@ -60,7 +60,7 @@ class ClimbState:
         values: The weighted sum of what the step's gold answers are worth, before each step.
         spent: Item evaluations that it counts as so far.
         failed: Why it ended early and came to nothing.
-        is_cut: Whether it ended early since its time was up.
+        is_cut: Whether it ended early since the search was to end.
     """
 
     steps: int
@@ -271,7 +271,7 @@ class Climb:
         return self._keep()
 
     def cut(self) -> None:
-        """End here, since the time is up; a climb of a few steps is left for a later session."""
+        """End here; a climb of a few steps is left for a later session."""
         if self.state.done >= FEWEST_STEPS:
             self.state.is_cut = True
             self._keep()

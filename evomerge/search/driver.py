@@ -1,9 +1,8 @@
 """The driver: composes study, proposer and workers; holds no algorithm of its own."""
 
 import contextlib
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 
 from evomerge.errors import EvaluationError
@@ -29,8 +28,9 @@ from evomerge.search.judging import Judge
 from evomerge.search.ledger import Ledger
 from evomerge.search.monitor import Monitor
 from evomerge.search.objectives import ObjectiveFacts
-from evomerge.search.records import Kind, TrialRecord
+from evomerge.search.records import TrialRecord
 from evomerge.search.searching import Ending, Search
+from evomerge.search.starts import Start, about, best_start
 from evomerge.search.study import Study
 from evomerge.search.warm_start import Hint
 from evomerge.space import AUTO, Point, SearchSettings, Space
@@ -46,28 +46,6 @@ What is far from there and still looks better is more often flattered by the ver
 
 NEARBY = 0.05
 """Error of a baseline's score as that of the nearest point, as a share of the baselines' spread."""
-
-
-@dataclass(frozen=True)
-class _Start:
-    """A trial that was scored before the search.
-
-    Attributes:
-        kind: What it is.
-        told: What a proposer is told of it.
-        nearest: The point of the space that comes nearest to it.
-        is_exact: Whether it is that point.
-    """
-
-    kind: Kind
-    told: Told
-    nearest: Point
-    is_exact: bool
-
-    @property
-    def value(self) -> float:
-        """The first number that the search raises."""
-        return (self.told.values or (-math.inf,))[0]
 
 
 class Driver:
@@ -145,12 +123,19 @@ class Driver:
         again = [record for record in self._baseline_records() if record.state == "running"]
         total = len(self._baselines)
         done = total - len(todo) - len(again)
+        waiting = 0
         self._monitor.stage("baselines", total=total, done=done)
 
         def on_outcome(outcome: Outcome) -> None:
-            nonlocal done
+            nonlocal done, waiting
             # No trial has a value before the baselines are scored which it is measured against.
-            for ready in self._judge.take(outcome):
+            found = self._judge.take(outcome)
+            if not found:
+                waiting += 1
+                items = outcome.scores.num_items if isinstance(outcome, Scored) else 0
+                record = self._study.records[outcome.number]
+                self._monitor.waits(record, items, done=done + waiting, total=total)
+            for ready in found:
                 record = self._ledger.finish(self._land(ready), order=None)
                 done += 1
                 self._monitor.finished(record, "baselines", done=done, total=total)
@@ -166,18 +151,13 @@ class Driver:
     def climb(self) -> None:
         """Climb from the best baseline, if that is wanted, and score where it leads."""
         items = sum(r.search.num_items for r in self._baseline_records() if r.search)
-
-        def ended() -> bool:
-            count, spent = len(self._study.records), items + self._ascent.spent
-            return self._budget.ended(Spent(count, spent, self._ledger.seconds)) is not None
-
-        def late() -> bool:
-            return self._budget.is_late(self._ledger.seconds)
-
-        self._ascent.run(_best(self._starts()).nearest, items, ended, late)
+        start = best_start(self._starts()).nearest
+        self._ascent.run(start, items, lambda: self._budget.ended(self._spent_early()))
 
     def search(self) -> Ending:
         """Ask, score and tell until the budget is spent; return why it ended."""
+        if (ending := self._nothing_to_search()) is not None:
+            return ending
         scored: list[tuple[TrialRecord, ItemScores]] = []
         for record in self._early_records():
             scores = self._ledger.items(record)
@@ -224,7 +204,27 @@ class Driver:
 
         self._dispatcher.drive_all((self._assign(each, "holdout") for each in todo), on_outcome)
 
-    def _starts(self) -> list[_Start]:
+    def _spent_early(self) -> Spent:
+        """Return what is spent while nothing was proposed."""
+        items = sum(r.search.num_items for r in self._early_records() if r.search)
+        trials = len(self._study.records)
+        return Spent(trials, items + self._ascent.spent, self._ledger.seconds)
+
+    def _nothing_to_search(self) -> Ending | None:
+        """Return why the search does not begin; nothing of it is settled then.
+
+        A later session may go on with the climb first, and decide by where that leads.
+        """
+        if any(record.kind == "proposed" for record in self._study.records.values()):
+            return None
+        spent = self._spent_early()
+        reason = self._budget.ended(spent)
+        if reason is None:
+            return None
+        self._monitor.note(f"nothing is searched ({reason})")
+        return {"reason": reason, "exhausted": False, "items": spent.items, "idle_trials": 0}
+
+    def _starts(self) -> list[Start]:
         """Return what is known before the search: the scored baselines, and where a climb led."""
         known = {(b.kind, b.name): b for b in self._baselines}
         found = []
@@ -232,9 +232,9 @@ class Driver:
             told = self._judge.told(record)
             match = known.get((record.kind, record.label))
             if match is not None and told.values is not None:
-                found.append(_Start(record.kind, told, match.start, match.point is not None))
+                found.append(Start(record.kind, told, match.start, match.point is not None))
             elif record.kind == "climbed" and told.values is not None and record.point:
-                found.append(_Start(record.kind, told, dict(record.point), is_exact=True))
+                found.append(Start(record.kind, told, dict(record.point), is_exact=True))
         return found
 
     def _make_proposer(self) -> Proposer:
@@ -243,7 +243,7 @@ class Driver:
         values = [each.value for each in starts]
         error = NEARBY * (max(values) - min(values))
         known = [
-            (each.nearest, each.told if each.is_exact else _about(each.told, error))
+            (each.nearest, each.told if each.is_exact else about(each.told, error))
             for each in starts
         ]
         # What hints are relative to: :func:`evomerge.search.warm_start.warm_start`.
@@ -251,7 +251,7 @@ class Driver:
         level = max(own, default=values[0])
         known += [(hint.point, hint.told(level)) for hint in self._hints]
         num = len(self._space.document.objective)
-        best = _best(starts)
+        best = best_start(starts)
         start, is_climbed = best.nearest, best.kind == "climbed"
         if not self._settings.from_baselines:
             known, start = [], self._space.from_unit([0.5] * len(self._space.dimensions))
@@ -332,12 +332,3 @@ class Driver:
 
     def _baseline_records(self) -> list[TrialRecord]:
         return [record for record in self._study.records.values() if record.is_baseline]
-
-
-def _best(starts: Sequence[_Start]) -> _Start:
-    return max(starts, key=lambda each: each.value)
-
-
-def _about(told: Told, error: float) -> Told:
-    """Return a result of a recipe that a point comes near to."""
-    return replace(told, stderrs=(error,) * len(told.values or ()))

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from evomerge.documents import Place, show_place
 from evomerge.errors import StudyError
 from evomerge.evaluation.vllm_options import without_resources
 from evomerge.search.directory import RunDirectory, write_atomically
@@ -17,6 +18,8 @@ from evomerge.space import Space
 from evomerge.version import __version__
 
 __all__ = ["claim", "claim_tasks", "write_space"]
+
+_NOTHING = "not given"
 
 _MAY_CHANGE = ("trials", "items", "seconds", "patience", "finalists")
 _NO_RESULT = ("batch_size", "task_dirs", "allow_code_execution")
@@ -37,9 +40,11 @@ def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
     Raises:
         StudyError: saying what is not as it was.
     """
-    text = json.dumps(_fixed(space), sort_keys=True)
+    fixed = _fixed(space)
+    text = json.dumps(fixed, sort_keys=True)
     mine: dict[str, Any] = {
         "space": hashlib.sha256(text.encode()).hexdigest(),
+        "document": {key: value for key, value in fixed.items() if key != "lists"},
         "models": dict(identities),
         "seed": space.document.search.seed,
     }
@@ -56,14 +61,16 @@ def claim(study: Study, space: Space, identities: Mapping[str, str]) -> None:
         what = f"with seed {kept['seed']}, now it is {mine['seed']}"
     elif kept["space"] != mine["space"]:
         what = "from another version of this space file"
+        change = _first_change(kept.get("document", mine["document"]), mine["document"])
+        what += f" ({change})" if change else ""
     elif kept["models"] != mine["models"]:
         pairs = mine["models"].items()
         changed = [name for name, mark in pairs if kept["models"].get(name) != mark]
         what = f"with other weights, config or tokenizer in {', '.join(changed) or 'a model'}"
     if what:
         raise StudyError(
-            f"the study {study.name!r} was made {what}; give another --out to start anew, or undo "
-            "the change to continue"
+            f"the study {study.name!r} was made {what}; give another --out to start anew (with "
+            "--warm-start from what this run found), or undo the change to continue"
         )
 
 
@@ -86,6 +93,22 @@ def claim_tasks(study: Study, identities: Mapping[str, str]) -> None:
             f"{', '.join(changed)}, and scores before and after would not compare; give another "
             "--out to start anew, or undo the change to continue"
         )
+
+
+def _first_change(before: Any, now: Any, place: Place = ()) -> str | None:
+    """Return where two documents first differ and how; None if they do not."""
+    if before == now:
+        return None
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = {**before, **now}
+        pairs = [(key, before.get(key, _NOTHING), now.get(key, _NOTHING)) for key in keys]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(key, *both) for key, both in enumerate(zip(before, now, strict=True))]
+    else:
+        shown = [value if value == _NOTHING else json.dumps(value) for value in (before, now)]
+        return f"{show_place(place)}: {shown[0]} then, {shown[1]} now"
+    changes = (_first_change(then, after, (*place, key)) for key, then, after in pairs)
+    return next((change for change in changes if change), None)
 
 
 def _fixed(space: Space) -> dict[str, Any]:

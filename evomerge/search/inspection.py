@@ -14,6 +14,7 @@ from evomerge.evaluation import TaskSet
 from evomerge.proposers import check_user_class, choose
 from evomerge.recipe import Recipe, load_recipe, without_effect
 from evomerge.search.baselines import baselines
+from evomerge.search.budget import foresee
 from evomerge.search.climb import plan_climb
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
@@ -143,7 +144,7 @@ def _open_models(names: tuple[str, ...], found: Inspection) -> dict[str, Checkpo
             checkpoint = open_checkpoint(name)
         except CheckpointError as error:
             missing = True
-            if _is_unreachable_hub_name(name, error):
+            if _is_unreachable(error):
                 found.notes.append(f"{name}: not at hand, so its tensors are not checked")
                 found.models.append(ModelRow(name, note="on the hub"))
             else:
@@ -165,9 +166,8 @@ def _open_models(names: tuple[str, ...], found: Inspection) -> dict[str, Checkpo
     return None if missing else checkpoints
 
 
-def _is_unreachable_hub_name(name: str, error: CheckpointError) -> bool:
+def _is_unreachable(error: CheckpointError) -> bool:
     """Return whether a model may well exist: a hub name, and no way to ask the hub."""
-    del name
     text = str(error)
     return "HF_HUB_OFFLINE" in text or "the hub cannot be reached" in text
 
@@ -286,6 +286,10 @@ def _inspect_tasks(space: Space, tasks: TaskSet, found: Inspection) -> None:
             beside = f"{tasks.tasks[name].metric_name} and " if smooth.is_blended else ""
             guide = f", guided by {beside}{smooth.kind}"
         found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items{guide}")
+    sizes = [sum(map(len, tasks.items(split).values())) for split in ("search", "holdout")]
+    fact, warning = foresee(space.document.search, len(baselines(space)), *sizes)
+    found.facts.append(fact)
+    found.notes += [warning] if warning else []
     _inspect_climb(space, tasks, facts, found)
 
 

@@ -35,6 +35,10 @@ class Monitor(Protocol):
         """
         ...
 
+    def waits(self, record: TrialRecord, items: int, *, done: float, total: float) -> None:
+        """A baseline was scored on ``items``; its result comes when all baselines are there."""
+        ...
+
     def climbed(self, value: float, *, done: float, total: float) -> None:
         """A step of a climb was taken; ``value`` is the score it expected before, on its items."""
         ...
@@ -61,6 +65,9 @@ class SilentMonitor:
         """Do nothing."""
 
     def stage(self, name: Stage, *, total: float, done: float) -> None:
+        """Do nothing."""
+
+    def waits(self, record: TrialRecord, items: int, *, done: float, total: float) -> None:
         """Do nothing."""
 
     def climbed(self, value: float, *, done: float, total: float) -> None:

@@ -102,8 +102,10 @@ class Search:
         dispatcher.drive(self._next_assignment, self._on_outcome)
         spent = self._spent()
         exhausted = self._log.should_stop()
+        reason = self._budget.ended(spent) or exhausted
+        self._monitor.note(f"the search ended ({reason})")
         return {
-            "reason": self._budget.ended(spent) or exhausted,
+            "reason": reason,
             "exhausted": exhausted is not None,
             "items": spent.items,
             "idle_trials": spent.idle_trials,

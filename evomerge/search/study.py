@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import optuna
+from optuna.exceptions import OptunaError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
+from sqlalchemy.exc import SQLAlchemyError
 
 from evomerge.errors import StudyError
 from evomerge.search import layout
@@ -202,7 +204,15 @@ class Study:
     @contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
-        yield
+        try:
+            yield
+        except (OptunaError, SQLAlchemyError, OSError) as error:
+            # Optuna says what a database said only in the cause of its own error.
+            reason = str(error.__cause__ or error).strip().splitlines()[0]
+            raise StudyError(
+                f"the study {self.name!r} cannot be written: {reason}; once its storage takes "
+                "writes again, the same command goes on from here"
+            ) from error
         self.store_seconds += time.perf_counter() - started
 
     def _load(self) -> None:

@@ -1,6 +1,9 @@
 """evomerge convert: printing, writing, paths, refusals."""
 
 import os
+import resource
+import subprocess
+import sys
 
 import yaml
 
@@ -68,3 +71,19 @@ def test_what_it_refuses_is_one_message(tmp_path):
     assert refused.returncode == 2
     assert "a search space already" in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+def test_a_file_that_finds_no_room_is_one_message(tmp_path):
+    path = genome_file(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "evomerge", "convert", path.name, "--out", "space.yml"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == "error: File too large"
+    assert not (tmp_path / "space.yml").exists()

@@ -117,3 +117,22 @@ def test_a_climb_moves_the_panels_bar():
     frame.print(display._draw())
     assert "climb" in frame.file.getvalue()
     assert "1/40" in frame.file.getvalue()
+
+
+def test_a_baseline_whose_result_waits_is_shown_and_counted_once(capsys):
+    display = PlainDisplay(Console(), "s", Path("r"), 3)
+    display.ready(INFO, ())
+    display.stage("baselines", total=2, done=0)
+    display.waits(record(0, None, kind="parent"), 600, done=1, total=2)
+    assert capsys.readouterr().out.splitlines()[-1].startswith("[  1/2] math: 600 items scored  ")
+    assert display._items_done == 600
+    assert display.seconds_left() > 0
+    display.finished(record(0, 0.6, kind="parent"), "baselines", done=1, total=2)
+    display.finished(record(1, 0.7, kind="parent"), "baselines", done=2, total=2)
+    assert display._items_done == 1200
+
+
+def test_a_budget_that_is_spent_has_nothing_to_go(capsys):
+    display = PlainDisplay(Console(), "s", Path("r"), 3)
+    display.stage("search", total=3, done=5)
+    assert capsys.readouterr().out == "search: 0 to go, 5 there\n"

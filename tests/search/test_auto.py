@@ -29,6 +29,24 @@ def test_check_says_what_auto_takes_and_what_guides(tmp_path):
     assert "40 search items, 60 held-out items, guided by exact_match and gold_probability" in facts
 
 
+def test_check_says_what_is_certain_of_the_cost(tmp_path):
+    cost = (
+        "item evaluations: 480 for 6 baselines; beside the budget at most 960 to choose the winner "
+        "on held-out items"
+    )
+    warning = "the baselines take the whole budget, so nothing would be searched "
+    for search, reason in (
+        ({}, None),
+        ({"trials": 6}, "(trials: 6 of 6)"),
+        ({"items": 400}, "(items: 480 of 400)"),
+    ):
+        found = inspect_file(small_space(tmp_path / "space.yml", search=search))
+        assert cost in found.facts
+        assert [note for note in found.notes if warning in note] == (
+            [warning + reason] if reason else []
+        )
+
+
 def test_check_loads_an_optimizer_of_ones_own(tmp_path):
     path = small_space(tmp_path / "space.yml", search={"optimizer": "mine:Search"})
     (problem,) = inspect_file(path).problems

@@ -12,9 +12,9 @@ from evomerge.errors import EvomergeError
 from evomerge.evaluation import Estimate
 from evomerge.evaluation.calibration import Logistic
 from evomerge.search import SilentMonitor, inspect_file, open_run
-from evomerge.search.budget import Budget
 from evomerge.search.climb import COST, Climb, ClimbState, plan_climb
 from evomerge.search.finalists import choose_finalists
+from evomerge.search.ledger import Ledger
 from evomerge.search.objectives import ObjectiveFacts
 from evomerge.search.records import Summary, TrialRecord
 from evomerge.space import ClimbSettings, parse_space
@@ -62,7 +62,7 @@ def space_with(folder, *, tasks=None, recipe=None, evaluation=None, **search):
 
 class Watch(SilentMonitor):
     def __init__(self):
-        self.stages, self.steps, self.notes = [], [], []
+        self.stages, self.steps, self.notes, self.waiting = [], [], [], []
 
     def stage(self, name, *, total, done):
         self.stages.append((name, total, done))
@@ -72,6 +72,9 @@ class Watch(SilentMonitor):
 
     def note(self, text):
         self.notes.append(text)
+
+    def waits(self, record, items, *, done, total):
+        self.waiting.append((record.number, items, done, total))
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +108,20 @@ def test_the_climb_stands_between_baselines_and_search(run):
     kinds = [(record[1], record[2]) for record in trials(path)]
     assert kinds[6] == ("climbed", "climbed")
     assert {kind for kind, _ in kinds[7:]} == {"proposed"}
+
+
+def test_who_watches_learns_of_baselines_at_once_and_why_the_search_ended(run):
+    _, watch = run
+    # What guides the search is known with the last of them; till then no result is.
+    assert watch.waiting == [(number, 80, number + 1, 6) for number in range(5)]
+    assert "the search ended (trials: 9 of 9)" in watch.notes
+
+
+def test_a_budget_that_the_baselines_spend_is_told(folder):
+    watch = Watch()
+    evomerge.run(space_with(folder, trials=2), folder / "spent", device="cpu", monitor=watch)
+    assert "nothing is searched (trials: 6 of 2)" in watch.notes
+    assert "search" not in [name for name, _, _ in watch.stages]
 
 
 def test_the_result_is_the_mean_of_the_last_half_and_has_a_point(run):
@@ -207,7 +224,7 @@ def test_a_killed_climb_goes_on_with_the_same_points(run, folder, monkeypatch, a
     assert len(watch.steps) == max(STEPS - after, 0)
 
 
-def test_an_interrupted_climb_is_no_candidate_and_goes_on(run, folder):
+def test_a_climb_that_is_interrupted_early_is_no_candidate_and_goes_on(run, folder):
     out, watch = folder / "interrupted", Watch()
     evomerge.run(
         space_with(folder), out, device="cpu", monitor=watch, interrupted=lambda: watch.steps[2:]
@@ -219,22 +236,47 @@ def test_an_interrupted_climb_is_no_candidate_and_goes_on(run, folder):
     assert trials(out) == trials(run[0])
 
 
+def test_an_early_interrupt_settles_no_stages_before_the_climb_has_shown_what_it_shows(folder):
+    weight = {"weight": {"search": [0.0, 1.0], "layers": 4}}
+    recipe = {
+        "merge_method": "linear",
+        "models": [{"model": str(MODELS / name), "parameters": weight} for name in METRICS],
+    }
+    space, out, watch = space_with(folder, recipe=recipe), folder / "unsettled", Watch()
+    evomerge.run(space, out, device="cpu", monitor=watch, interrupted=lambda: watch.steps[2:])
+    assert "nothing is searched (interrupted)" in watch.notes
+    assert "stages" not in open_run(out).study.attributes
+    evomerge.run(space, out, device="cpu", monitor=watch)
+    assert "stages" in open_run(out).study.attributes
+    assert "climbed" in [record.kind for record in open_run(out).study.records.values()]
+
+
+@pytest.mark.parametrize("why", ["late", "interrupted"])
 @pytest.mark.parametrize(("taken", "is_candidate"), [(9, False), (10, True), (12, True)])
-def test_a_climb_whose_time_is_up_is_scored_where_it_is(folder, monkeypatch, taken, is_candidate):
-    out, watch = folder / f"late-{taken}", Watch()
+def test_a_climb_that_is_to_end_is_scored_where_it_is(
+    folder, monkeypatch, taken, is_candidate, why
+):
+    out, watch = folder / f"{why}-{taken}", Watch()
     space = space_with(folder, seconds=9_999, climb={"steps": 20, "items": 4})
+
+    def is_time():
+        return len(watch.steps) >= taken
+
     with monkeypatch.context() as patched:
-        patched.setattr(Budget, "is_late", lambda *_: len(watch.steps) >= taken)
-        evomerge.run(space, out, device="cpu", monitor=watch)
+        if why == "late":
+            patched.setattr(Ledger, "seconds", property(lambda _: 10_000 * is_time()))
+        asked = is_time if why == "interrupted" else bool
+        evomerge.run(space, out, device="cpu", monitor=watch, interrupted=asked)
     kept, record = state(out), open_run(out).study.records.get(6)
     assert len(kept["values"]) == taken
     assert (record is not None) == is_candidate
     if record is not None:
         mean = np.array(kept["total"]) / (taken - 10) if taken > 10 else kept["point"]
         assert space.to_unit(record.point) == pytest.approx(mean)
-        assert f"the climb was cut after {taken} steps: the time is up" in watch.notes
+        reason = {"late": "seconds: 10000 of 9999", "interrupted": "interrupted"}[why]
+        assert f"the climb was cut after {taken} steps ({reason})" in watch.notes
         assert 6 in [each["trial"] for each in read_result(out)["finalists"]]
-    # With more time, the run goes on: with the climb if that came to nothing.
+    # The run goes on: with the climb if that came to nothing.
     evomerge.run(space, out, device="cpu")
     assert len(state(out)["values"]) == (taken if is_candidate else 20)
     kinds = [record.kind for record in open_run(out).study.records.values()]

@@ -61,7 +61,7 @@ def test_what_only_takes_memory_or_says_where_tasks_are_may_change(claimed, tmp_
 )
 def test_what_may_change_a_score_may_not(claimed, other):
     claimed(engine(max_model_len=512))
-    with pytest.raises(StudyError, match="another version of this space"):
+    with pytest.raises(StudyError, match=r"another version of this space file \(evaluation\."):
         claimed(other)
 
 
@@ -79,3 +79,27 @@ def test_tasks_stay_what_they_were(claimed, tmp_path):
     claim_tasks(study, {"one": "1", "two": "2", "three": "3"})
     with pytest.raises(StudyError, match=r"documents, prompts or metrics in three, two, and"):
         claim_tasks(study, {"one": "1", "two": "0", "three": "0"})
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "search", "change"),
+    [
+        ({"search_items": 41}, {}, "evaluation.search_items: 40 then, 41 now"),
+        ({}, {"optimizer": "tpe"}, 'search.optimizer: not given then, "tpe" now'),
+        ({"num_fewshot": 2}, {}, "evaluation.num_fewshot: not given then, 2 now"),
+    ],
+)
+def test_a_changed_space_is_told_where_it_differs(claimed, evaluation, search, change):
+    claimed({})
+    with pytest.raises(StudyError, match=rf"this space file \({change}\); give another --out"):
+        claimed(evaluation, search)
+
+
+def test_of_a_study_that_kept_no_document_only_the_fact_is_known(claimed, tmp_path):
+    claimed({})
+    study = Study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s")
+    kept = study.attributes["identity"]
+    del kept["document"]
+    study.set_attribute("identity", kept)
+    with pytest.raises(StudyError, match="this space file; give another --out"):
+        claimed({"search_items": 41})

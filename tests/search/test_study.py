@@ -197,6 +197,21 @@ def test_a_second_writer_is_noticed(url):
         begin(two)
 
 
+def test_a_storage_that_takes_no_more_is_one_message_with_the_way_out(tmp_path):
+    study = Study(open_storage(f"sqlite:///{tmp_path / 'study.db'}"), "s", DIMENSIONS)
+    begin(study)
+
+    def fill_up(connection, _record):
+        connection.execute("PRAGMA max_page_count = 1")
+
+    sqlalchemy.event.listen(study.storage.engine, "connect", fill_up)
+    study.storage.engine.dispose()
+    message = "the study 's' cannot be written: .*is full; once its storage takes writes again"
+    with pytest.raises(StudyError, match=message):
+        study.set_attribute("large", "x" * 100_000)
+    assert "large" not in study.attributes
+
+
 def test_a_foreign_study_is_refused(url):
     foreign = optuna.create_study(storage=open_storage(url), study_name="s", direction="maximize")
     foreign.optimize(lambda trial: trial.suggest_float("x", 0, 1), n_trials=1)

@@ -1,7 +1,11 @@
 """Ctrl-C once ends a search with a winner; twice stops at once; either way it goes on."""
 
+import contextlib
+import io
+import os
 import signal
 
+from evomerge.cli.interrupt import interruptible
 from evomerge.search import open_run
 from tests.conftest import read_result, small_space, succeed
 from tests.whole.test_runs import start, wait_for_trials
@@ -44,3 +48,23 @@ def test_ctrl_c_once_chooses_a_winner_and_twice_stops(tmp_path):
     whole = open_run(run)
     assert len(whole.study.records) == between + 2
     assert whole.study.attributes["ended"]["reason"].startswith("trials")
+
+
+def test_ctrl_c_twice_says_that_the_same_command_goes_on(tmp_path):
+    press = "import os, signal\n" + "os.kill(os.getpid(), signal.SIGINT)\n" * 2
+    (tmp_path / "mine.py").write_text(press)
+    space = small_space(tmp_path / "space.yml", search={"optimizer": "mine:Search"})
+    process = start("run", space, "--out", tmp_path / "run")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "stopping after the trials under way" in output
+    assert output.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_is_answered_while_something_else_is_kept_quiet(capsys):
+    with interruptible() as interrupted:
+        with contextlib.redirect_stderr(io.StringIO()):
+            os.kill(os.getpid(), signal.SIGINT)
+        assert interrupted()
+    assert "stopping after the trials under way" in capsys.readouterr().err
