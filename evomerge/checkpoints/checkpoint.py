@@ -95,23 +95,35 @@ class Checkpoint:
         Where the config says so and the files have a head beside the embedding, it counts if the
         two differ, as transformers has it.
         """
-        heads = [name for name in self.tensors if is_head_weight(name)]
         for part in (self.config, *(v for v in self.config.values() if isinstance(v, Mapping))):
             if "tie_word_embeddings" in part:
-                return bool(part["tie_word_embeddings"]) and not any(map(self._differs, heads))
-        return not heads
+                return bool(part["tie_word_embeddings"]) and not self._has_other_head()
+        return not any(is_head_weight(name) for name in self.tensors)
 
-    def _differs(self, head: str) -> bool:
-        """Tell whether a head could be the embedding and is another tensor."""
+    def is_tied_head(self, name: str) -> bool:
+        """Tell whether a name is that of a head which is the embedding."""
+        return self.tied and self.is_output_head(name)
+
+    def is_output_head(self, name: str) -> bool:
+        """Tell whether a name is that of the language model's head.
+
+        A head of another shape than the embedding's belongs to another tower.
+        """
+        own, embedding = self.tensors.get(name), self.token_embedding
+        fits = own is None or embedding is None or own.shape == self.tensors[embedding].shape
+        return is_head_weight(name) and fits
+
+    def _has_other_head(self) -> bool:
+        """Tell whether the files have a head that could be the embedding and differs from it."""
         embedding = self.token_embedding
         if embedding is None:
             return False
-        one, other = self.tensors[head], self.tensors[embedding]
-        if one.shape != other.shape:
-            return False
-        if one.dtype != other.dtype:
-            return True
-        return not same_data(self.mapped(head), self.mapped(embedding))
+        heads = [name for name in self.tensors if self.is_output_head(name)]
+        return not all(
+            self.tensors[head].dtype == self.tensors[embedding].dtype
+            and same_data(self.mapped(head), self.mapped(embedding))
+            for head in heads
+        )
 
     def require_plain(self) -> None:
         """Check that the weights are numbers that can be merged.

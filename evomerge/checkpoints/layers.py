@@ -23,7 +23,8 @@ _COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _TEXT_CONFIGS = ("text_config", "language_config", "llm_config", "text_model_config")
 _NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
 _OTHER_TOWERS = re.compile(r"visi|visual|image|audio|video|speech", re.IGNORECASE)
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|head)\.(weight|bias)$")
+# Layers of other stacks have an `output` too (the attention of a Longformer).
+_HEAD = re.compile(r"((^|\.)(lm_head|embed_out|head)|^(\D*\.)?output)\.(weight|bias)$")
 _EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|project_in)\.")
 
 

@@ -169,6 +169,24 @@ ENCODER_DECODER: dict[str, tuple[str, dict[str, Any]]] = {
             "eos_token_id": 2,
         },
     ),
+    "led": (
+        "LED",
+        {
+            "d_model": 16,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+            "attention_window": [4, 4, 4],
+            "max_encoder_position_embeddings": 16,
+            "max_decoder_position_embeddings": 16,
+            "vocab_size": 32,
+            "decoder_start_token_id": 2,
+            **IDS,
+        },
+    ),
 }
 VISION: dict[str, tuple[str, dict[str, Any]]] = {
     "llava": (
