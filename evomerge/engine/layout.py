@@ -91,7 +91,7 @@ class _Problems:
         lines = list(dict.fromkeys(self.lines))
         more = len(lines) - _MAX_LINES
         tail = [f"  … and {more} more"] if more > 0 else []
-        names = [line.split(":")[0].strip() for line in lines]
+        names = [line.split(":")[0].strip() for line in lines if "has none" not in line]
         embedding = any(is_embedding(name) or is_head(name) for name in names)
         hint = (
             " For models with different tokens or numbers of embedding rows, say which tokens the "
