@@ -243,6 +243,18 @@ def test_slerp_in_slices_lists_the_base() -> None:
         parse_recipe(data)
 
 
+def test_what_is_wrong_with_the_base_of_a_slice_names_the_slice() -> None:
+    sources = [{"model": name, "layer_range": [0, 2]} for name in ("a", "b")]
+    data = slices(*sources, method="slerp", base_model="a", parameters={"t": 0.5})
+    data["slices"].append({"sources": [sources[1], {**sources[1], "model": "c"}]})
+    with pytest.raises(RecipeError, match=r"^<dict>: slices\[1\]: slerp combines base_model 'a'"):
+        parse_recipe(data)
+    data = slices(*sources, method="ties", base_model="base", parameters={"weight": 1})
+    data["slices"].append({"sources": [sources[0], {**sources[1], "layer_range": [1, 3]}]})
+    with pytest.raises(RecipeError, match=r"^<dict>: slices\[1\]: the sources have different"):
+        parse_recipe(data)
+
+
 def test_base_of_linear_is_one_more_model() -> None:
     models = [{"model": "a", "parameters": {"weight": 1}}]
     data = {"merge_method": "linear", "base_model": "b", "models": models}
