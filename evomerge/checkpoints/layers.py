@@ -25,7 +25,7 @@ _NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
 _OTHER_TOWERS = re.compile(r"visi|visual|image|audio|video|speech", re.IGNORECASE)
 # Layers of other stacks have an `output` too (the attention of a Longformer).
 _HEAD = re.compile(r"((^|\.)(lm_head|embed_out|head)|^(\D*\.)?output)\.(weight|bias)$")
-_EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|project_in)\.")
+_EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|project_in)\.|(^|\.)shared\.weight$")
 
 
 def is_head(name: str) -> bool:

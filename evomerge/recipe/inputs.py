@@ -103,8 +103,8 @@ def _slice(
     elif method.base_is_source:
         if base_input is None and part is not None:
             raise RecipeError(
-                f"{show_place(place)}: {method.name} combines base_model {base!r} with another model, so the slice has "
-                "to list both as sources, with their layer_range"
+                f"{show_place(place)}: {method.name} combines base_model {base!r} with another "
+                "model, so the slice has to list both as sources, with their layer_range"
             )
         base_input = base_input or MergeInput(base, None, {})
         inputs = (base_input, *(source for source in listed if source is not base_input))
@@ -122,6 +122,6 @@ def _common_range(
     if len(ranges) == 1:
         return listed[0].layer_range
     raise RecipeError(
-        f"{show_place(place)}: the sources have different layer ranges, so the slice has to list base_model {base!r} "
-        "too, with the layer_range that the others are compared to"
+        f"{show_place(place)}: the sources have different layer ranges, so the slice has to list "
+        f"base_model {base!r} too, with the layer_range that the others are compared to"
     )

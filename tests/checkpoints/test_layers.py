@@ -78,7 +78,13 @@ def test_what_is_no_head(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.embed_tokens.weight", "gpt_neox.embed_in.weight", "transformer.wte.weight"]
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "gpt_neox.embed_in.weight",
+        "transformer.wte.weight",
+        "shared.weight",
+    ],
 )
 def test_embeddings(name: str) -> None:
     assert is_embedding(name)
