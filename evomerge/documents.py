@@ -15,6 +15,24 @@ Place = tuple[str | int, ...]
 """A path inside a YAML document: ``("recipe", "models", 0, "parameters")``."""
 
 
+_RULES = {
+    "bool_parsing": "true or false is expected",
+    "bool_type": "true or false is expected",
+    "dict_type": "a mapping is expected",
+    "float_parsing": "a number is expected",
+    "float_type": "a number is expected",
+    "int_from_float": "a whole number is expected",
+    "int_parsing": "a whole number is expected",
+    "int_type": "a whole number is expected",
+    "list_type": "a list is expected",
+    "string_type": "a text is expected",
+    "too_long": "too many entries",
+    "too_short": "at least one entry is expected",
+    "tuple_type": "a list is expected",
+}
+"""What pydantic's kinds of errors say to who writes YAML."""
+
+
 class Document(BaseModel):
     """Frozen configuration data that knows all of its keys."""
 
@@ -157,8 +175,17 @@ def validate(
     try:
         return cls.model_validate(data)
     except ValidationError as exc:
-        lines = [_explain(cls, item, origin) for item in exc.errors(include_url=False)]
+        found = exc.errors(include_url=False)
+        lines = [_explain(cls, item, origin) for item in found if not _follows(item, found)]
         raise error("\n".join(dict.fromkeys(lines))) from exc
+
+
+def _follows(item: Any, every: list[Any]) -> bool:
+    """Tell whether a list is only too short because entries of it are wrong."""
+    place = item["loc"]
+    return item["type"] == "too_short" and any(
+        len(other["loc"]) > len(place) and other["loc"][: len(place)] == place for other in every
+    )
 
 
 def _explain(cls: type[BaseModel], item: Any, origin: Origin) -> str:
@@ -167,12 +194,21 @@ def _explain(cls: type[BaseModel], item: Any, origin: Origin) -> str:
         known = _known_keys(cls, place[:-1])
         rule = f"unknown key {place[-1]!r}"
         return f"{origin.where(*place)}: {rule}; {nearest(str(place[-1]), known)}"
+    if item["type"] == "missing" and isinstance(place[-1], int):
+        return f"{origin.where(*place[:-1])}: {place[-1] + 1} entries are expected at least"
     if item["type"] == "missing":
         return f"{origin.where(*place[:-1])}: the key {place[-1]!r} is required"
-    message = item["msg"].removeprefix("Value error, ")
+    message = _rule(cls, item["type"], place) or item["msg"].removeprefix("Value error, ")
     got = item.get("input")
     shown = "" if isinstance(got, dict | list) else f", got {got!r}"
     return f"{origin.where(*place)}: {message}{shown}"
+
+
+def _rule(cls: type[BaseModel], kind: str, place: Place) -> str | None:
+    """Return what is expected at a place that holds something of another type."""
+    if kind == "model_type":
+        return f"a mapping is expected, with the keys {', '.join(_known_keys(cls, place))}"
+    return _RULES.get(kind)
 
 
 def _known_keys(cls: type[BaseModel], place: Place) -> list[str]:

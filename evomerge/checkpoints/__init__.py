@@ -12,7 +12,14 @@ from evomerge.checkpoints.finding import (
 )
 from evomerge.checkpoints.header import TensorInfo
 from evomerge.checkpoints.identity import content_identity
-from evomerge.checkpoints.layers import LayerStack, is_embedding, is_head, num_layers_key
+from evomerge.checkpoints.layers import (
+    LayerStack,
+    is_embedding,
+    is_head,
+    is_head_weight,
+    num_layers_key,
+    text_section,
+)
 from evomerge.checkpoints.parts import (
     DEFAULT_PART,
     PartCheckpoint,
@@ -39,6 +46,7 @@ __all__ = [
     "fit_towers",
     "is_embedding",
     "is_head",
+    "is_head_weight",
     "locate",
     "locate_models",
     "missing_part",
@@ -49,6 +57,7 @@ __all__ = [
     "require_parts",
     "split_adapter",
     "split_parts",
+    "text_section",
     "tokenizer_files",
     "write_checkpoint",
 ]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints.checkpoint import Checkpoint, content_digest, read_data
 from evomerge.checkpoints.header import DTYPE_SIZES, TensorInfo
-from evomerge.checkpoints.layers import is_embedding, is_head
+from evomerge.checkpoints.layers import is_embedding, is_head, is_head_weight
 from evomerge.checkpoints.lora import Adapter, Change, LowRank, apply_low_rank
 from evomerge.checkpoints.tokenizer import tokenizer_files
 from evomerge.errors import CheckpointError
@@ -139,7 +139,7 @@ class AdaptedCheckpoint(Checkpoint):
         embedding = self.base.token_embedding
         if embedding is None or not self.base.tied:
             return
-        head = next((name for name in self._changes if is_head(name)), None)
+        head = next((name for name in self._changes if is_head_weight(name)), None)
         change = self._changes.get(embedding)
         if head is None:
             shared = self.adapter.stays_tied or change is None or change.rows is not None
@@ -268,7 +268,7 @@ def _find_targets(base: Checkpoint, adapter: Adapter) -> dict[str, Change]:
     by_tail: dict[str, list[str]] | None = None
     for wanted, change in adapter.changes.items():
         name: str | None = wanted
-        if wanted not in base.tensors and not (is_head(wanted) and base.tied):
+        if wanted not in base.tensors and not (is_head_weight(wanted) and base.tied):
             if by_tail is None:
                 by_tail = {}
                 for own in base.tensors:

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from evomerge.checkpoints.header import TensorInfo, read_header
-from evomerge.checkpoints.layers import LayerStack, find_layers, is_embedding, is_head
+from evomerge.checkpoints.layers import LayerStack, find_layers, is_embedding, is_head_weight
 from evomerge.checkpoints.mapping import fetch, map_tensor
 from evomerge.checkpoints.tokenizer import read_json, read_vocab
 from evomerge.errors import CheckpointError, nearest
@@ -23,6 +23,8 @@ _SINGLE = "model.safetensors"
 _INDEX = "model.safetensors.index.json"
 _SAMPLE = 1 << 13
 _WHOLE = 1 << 16
+_PACKED = ("uint8", "int8", "int16", "int32", "float8_e4m3fn", "float8_e5m2")
+_OTHER_FORMATS = ("*.bin", "*.pt", "*.pth", "*.gguf")
 
 
 class Checkpoint:
@@ -88,11 +90,56 @@ class Checkpoint:
 
     @cached_property
     def tied(self) -> bool:
-        """Whether the output head is the embedding, by config or because there is no head."""
+        """Whether the output head is the embedding, by config or because there is no head.
+
+        Where the config says so and the files have a head beside the embedding, it counts if the
+        two differ, as transformers has it.
+        """
         for part in (self.config, *(v for v in self.config.values() if isinstance(v, Mapping))):
             if "tie_word_embeddings" in part:
-                return bool(part["tie_word_embeddings"])
-        return not any(is_head(name) for name in self.tensors)
+                return bool(part["tie_word_embeddings"]) and not self._has_other_head()
+        return not any(is_head_weight(name) for name in self.tensors)
+
+    def is_tied_head(self, name: str) -> bool:
+        """Tell whether a name is that of a head which is the embedding."""
+        return self.tied and self.is_output_head(name)
+
+    def is_output_head(self, name: str) -> bool:
+        """Tell whether a name is that of the language model's head.
+
+        A head of another shape than the embedding's belongs to another tower.
+        """
+        own, embedding = self.tensors.get(name), self.token_embedding
+        fits = own is None or embedding is None or own.shape == self.tensors[embedding].shape
+        return is_head_weight(name) and fits
+
+    def _has_other_head(self) -> bool:
+        """Tell whether the files have a head that could be the embedding and differs from it."""
+        embedding = self.token_embedding
+        if embedding is None:
+            return False
+        heads = [name for name in self.tensors if self.is_output_head(name)]
+        return not all(
+            self.tensors[head].dtype == self.tensors[embedding].dtype
+            and same_data(self.mapped(head), self.mapped(embedding))
+            for head in heads
+        )
+
+    def require_plain(self) -> None:
+        """Check that the weights are numbers that can be merged.
+
+        Raises:
+            CheckpointError: if they are quantized.
+        """
+        found = self.config.get("quantization_config")
+        packed = any(info.dtype in _PACKED for info in self.tensors.values())
+        if isinstance(found, Mapping) and packed:
+            kind = found.get("quant_method") or "see quantization_config in config.json"
+            raise CheckpointError(
+                f"{self.name}: its weights are quantized ({kind}), and packed numbers cannot be "
+                "merged; name the model that it was made from, or dequantize it with transformers "
+                "and save that"
+            )
 
     @cached_property
     def token_embedding(self) -> str | None:
@@ -159,6 +206,13 @@ class Checkpoint:
         return content_digest(self.tensors)
 
 
+def same_data(one: "torch.Tensor", other: "torch.Tensor") -> bool:
+    """Tell whether two tensors of one type and shape hold the same bytes."""
+    import torch
+
+    return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
+
+
 def read_data(name: str, info: TensorInfo) -> "torch.Tensor":
     """Read a tensor into new memory.
 
@@ -208,9 +262,14 @@ def _read_headers(path: Path) -> dict[str, TensorInfo]:
         return _read_index(path, index)
     files = [path / _SINGLE] if (path / _SINGLE).is_file() else sorted(path.glob("*.safetensors"))
     if not files:
-        others = [file.name for file in sorted(path.glob("*.bin"))]
-        hint = f" (there is {others[0]}: convert it to safetensors)" if others else ""
-        raise CheckpointError(f"{path}: no checkpoint: no .safetensors file{hint}")
+        others = [file.name for kind in _OTHER_FORMATS for file in sorted(path.glob(kind))]
+        hint = (
+            f" (there is {others[0]}: load the model with transformers and save it, which writes "
+            "safetensors)"
+        )
+        raise CheckpointError(
+            f"{path}: no checkpoint: no .safetensors file{hint if others else ''}"
+        )
     tensors: dict[str, TensorInfo] = {}
     for file in files:
         for name, info in read_header(file).items():

@@ -49,6 +49,7 @@ DTYPE_SIZES = {
 
 _DTYPE_NAMES = {code: name for name, code in DTYPE_CODES.items()}
 _MAX_HEADER = 100_000_000
+_LFS_POINTER = b"version "
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,11 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
         size = file.stat().st_size
         with file.open("rb") as stream:
             start = stream.read(8)
+            if start == _LFS_POINTER:
+                raise CheckpointError(
+                    f"{file}: not the file itself but a pointer of Git LFS to it; run `git lfs "
+                    "pull` in its folder, or download the model again"
+                )
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
             if not 2 <= length <= min(size - 8, _MAX_HEADER):
                 raise CheckpointError(

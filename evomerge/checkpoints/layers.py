@@ -9,19 +9,36 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["LayerStack", "find_layers", "is_embedding", "is_head", "num_layers_key"]
+__all__ = [
+    "LayerStack",
+    "find_layers",
+    "is_embedding",
+    "is_head",
+    "is_head_weight",
+    "num_layers_key",
+    "text_section",
+]
 
 _COUNT_KEYS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 _TEXT_CONFIGS = ("text_config", "language_config", "llm_config", "text_model_config")
 _NUMBERED = re.compile(r"^(.*?)\.(\d+)\.")
 _OTHER_TOWERS = re.compile(r"visi|visual|image|audio|video|speech", re.IGNORECASE)
-_HEAD = re.compile(r"(^|\.)(lm_head|embed_out|output|head)\.(weight|bias)$")
-_EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|project_in)\.")
+# Layers of other stacks have an `output` too (the attention of a Longformer).
+_HEAD = re.compile(r"((^|\.)(lm_head|embed_out|head)|^(\D*\.)?output)\.(weight|bias)$")
+_EMBEDDING = re.compile(r"embed|(^|\.)(wte|wpe|project_in)\.|(^|\.)shared\.weight$")
 
 
 def is_head(name: str) -> bool:
     """Return whether a tensor outside the layers is the output head, by its name."""
     return _HEAD.search(name) is not None
+
+
+def is_head_weight(name: str) -> bool:
+    """Return whether a tensor is the head's matrix, which a tied model takes from its embedding.
+
+    The head's bias is a tensor of its own in a tied model, too.
+    """
+    return is_head(name) and name.endswith(".weight")
 
 
 def is_embedding(name: str) -> bool:
@@ -63,17 +80,21 @@ class LayerStack:
         return f"{self.prefix}.{index}.{rest}"
 
 
+def text_section(config: Mapping[str, Any]) -> str | None:
+    """Return the key of the language model's config in that of a model with several towers."""
+    return next((key for key in _TEXT_CONFIGS if isinstance(config.get(key), Mapping)), None)
+
+
 def num_layers_key(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the path of the number of layers in a config: `("text_config", "num_hidden_layers")`.
 
     The language tower's number goes before the one at the top.
     """
-    for inner in _TEXT_CONFIGS:
-        part = config.get(inner)
-        if isinstance(part, Mapping):
-            for key in _COUNT_KEYS:
-                if isinstance(part.get(key), int):
-                    return inner, key
+    inner = text_section(config)
+    if inner is not None:
+        for key in _COUNT_KEYS:
+            if isinstance(config[inner].get(key), int):
+                return inner, key
     return next(((key,) for key in _COUNT_KEYS if isinstance(config.get(key), int)), None)
 
 

@@ -48,7 +48,7 @@ class TowerCheckpoint(Checkpoint):
             infos[name] = info if own is None else tower.tensors[own]
         infos |= {name: tower.tensors[own] for name, own in self._names.items()}
         if tower.tied:
-            infos = {name: info for name, info in infos.items() if not is_head(name)}
+            infos = {name: info for name, info in infos.items() if not around.is_output_head(name)}
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(infos)
         self.config: Mapping[str, Any] = MappingProxyType(_config(tower, around))
 

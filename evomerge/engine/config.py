@@ -2,13 +2,32 @@
 
 import copy
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
-from evomerge.checkpoints import Checkpoint, num_layers_key
+from evomerge.checkpoints import Checkpoint, num_layers_key, text_section
 from evomerge.engine.per_layer import follow_layers
 from evomerge.errors import RecipeError
 
-__all__ = ["merged_config", "with_dtype", "with_tied"]
+__all__ = ["counted_config", "merged_config", "with_dtype", "with_tied"]
+
+_COUNT = "num_hidden_layers"
+
+
+@lru_cache(maxsize=64)
+def counted_config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return a checkpoint's config with the number of layers, which some leave to a default."""
+    config = checkpoint.config
+    if num_layers_key(config) is not None or not checkpoint.layers.count:
+        return config
+    result = dict(config)
+    section = text_section(config)
+    if section is None:
+        result[_COUNT] = checkpoint.layers.count
+    else:
+        result[section] = {**config[section], _COUNT: checkpoint.layers.count}
+    return MappingProxyType(result)
 
 
 def merged_config(
@@ -21,8 +40,8 @@ def merged_config(
 
     Args:
         donor: The checkpoint whose config is taken.
-        origins: For each layer of the merged model the config of the model it comes from and its
-            number there. Not read if the config counts other layers than the donor's.
+        origins: For each layer of the merged model the `counted_config` of the model it comes from
+            and its number there. Not read if the config counts other layers than the donor's.
         tied: Whether the merged model has no head of its own.
 
     Raises:
@@ -30,14 +49,17 @@ def merged_config(
     """
     config = copy.deepcopy(dict(donor.config))
     count = donor.layers.count
-    unmoved = [(donor.config, i) for i in range(count)]
+    counted = counted_config(donor)
+    unmoved = [(counted, i) for i in range(count)]
     moved = len(origins) != count or any(
         own[0] is not other[0] or own[1] != other[1]
         for own, other in zip(origins, unmoved, strict=True)
     )
     if count and moved and donor.layers_in_config:
+        config = copy.deepcopy(dict(counted))
         path = num_layers_key(config)
-        if config.get("is_encoder_decoder"):
+        # A decoder alone may have the config of both (Bart's for language modelling).
+        if config.get("is_encoder_decoder") or "decoder_layers" in config:
             # Which of two stacks a list in the config is about cannot be told.
             if [number for _, number in origins] != list(range(count)):
                 raise RecipeError(

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from evomerge.checkpoints import Checkpoint, is_embedding, is_head
-from evomerge.engine.config import merged_config
+from evomerge.checkpoints import Checkpoint, is_embedding, is_head, is_head_weight
+from evomerge.engine.config import counted_config, merged_config
 from evomerge.engine.rows import RowMap
 from evomerge.engine.vocabulary import Vocabulary, is_token_tensor, num_rows
 from evomerge.errors import CheckpointError, RecipeError
@@ -91,7 +91,8 @@ class _Problems:
         lines = list(dict.fromkeys(self.lines))
         more = len(lines) - _MAX_LINES
         tail = [f"  … and {more} more"] if more > 0 else []
-        embedding = any(is_embedding(line.split(":")[0].strip()) for line in lines)
+        names = [line.split(":")[0].strip() for line in lines if "has none" not in line]
+        embedding = any(is_embedding(name) or is_head(name) for name in names)
         hint = (
             " For models with different tokens or numbers of embedding rows, say which tokens the "
             "merged model has, with tokenizer: {source: union}, {source: base} or {source: MODEL}."
@@ -142,10 +143,13 @@ def find_layout(
     after = [builder.outside(name, last, inputs[-1]) for name in builder.names_outside(after=True)]
     tensors = tuple(t for t in (*before, *inside, *after) if t is not None)
     builder.problems.check()
-    heads = any(is_head(tensor.name) for tensor in after if tensor is not None)
+    rows = {tensor.shape for tensor in tensors if tensor.name == named[donor].token_embedding}
+    heads = any(
+        is_head_weight(tensor.name) and (not rows or tensor.shape in rows) for tensor in tensors
+    )
     origins = [
         (
-            _layer_donor(part, named[donor]).checkpoint.config,
+            counted_config(_layer_donor(part, named[donor]).checkpoint),
             _layer_donor(part, named[donor]).start + k,
         )
         for part, length in zip(inputs, lengths, strict=True)
@@ -248,7 +252,7 @@ class _Builder:
 
     def outside(self, name: str, index: int, part: tuple[_Input, ...]) -> LayoutTensor | None:
         """Lay out a tensor outside the layers; None if the merged model does without it."""
-        if is_head(name) and all(source.checkpoint.tied for source in part):
+        if all(source.checkpoint.is_tied_head(name) for source in part):
             return None
         found = tuple(_tied_name(name, source.checkpoint) for source in part)
         missing = any(n not in s.checkpoint.tensors for n, s in zip(found, part, strict=True))
@@ -342,7 +346,7 @@ def _token_tensor(name: str, checkpoint: Checkpoint) -> str:
 
 def _tied_name(name: str, checkpoint: Checkpoint) -> str:
     """Return the tensor that serves as `name`: a tied head is the embedding."""
-    if is_head(name) and checkpoint.tied and checkpoint.token_embedding is not None:
+    if checkpoint.is_tied_head(name) and checkpoint.token_embedding is not None:
         return checkpoint.token_embedding
     return name
 

@@ -27,11 +27,17 @@ _PER_LAYER = re.compile(
 )
 _NUMBERS = re.compile(r"layer|block|attn")
 _OTHERS = re.compile(r"mtp|nextn|vision|visual|image|audio|feature|encoder_|out_indices|rope_scal")
+# Texts with a letter for each layer (`hybrid_override_pattern` of Nemotron-H: `M-M*`).
+_PATTERN = re.compile(r"_pattern$")
 # Lists with an entry for each layer, whatever their entries look like.
 _NEVER_NUMBERS = ("no_rope_layers",)
 # The number of layers at the start or the end that are of another kind than the rest.
 _FIRST = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 _LAST = ("num_kv_shared_layers",)
+# The number of the last layer that has experts (Ernie 4.5).
+_LAST_NUMBER = "moe_layer_end_index"
+# How transformers writes numbers that JSON has not: {"__float__": "Infinity"}.
+_FLOAT_KEY = "__float__"
 
 
 def follow_layers(
@@ -65,6 +71,7 @@ def follow_layers(
         _follow_lists(part, section if part is own else (), origins, count, filled)
     _follow_counts(own, path, origins)
     _follow_steps(own, section, origins)
+    _follow_last_number(own, section, origins)
     if "attention_types" in own and isinstance(own.get("attention_layers"), list):
         own["attention_types"] = [[own["attention_layers"], 1]]  # GPT-Neo: kinds and repeats
     own[path[-1]] = len(origins)
@@ -78,27 +85,29 @@ def _follow_lists(
     count: int,
     filled: "_Filled",
 ) -> None:
-    """Follow the lists that name layers or have an entry for each."""
+    """Follow the lists that name layers or have an entry for each, and such texts."""
 
-    def theirs(origin: Origin, key: str, default: list[Any]) -> list[Any]:
+    def theirs(origin: Origin, key: str, default: Sequence[Any]) -> Sequence[Any]:
         found = _inside(origin[0], section).get(key)
         if found is None:
             found = filled(origin[0], count).get(key)
-        return list(found) if isinstance(found, list | tuple) else default
+        return found if isinstance(found, list | tuple | str) else default
 
     for key, values in part.items():
-        if not isinstance(values, list) or _OTHERS.search(key):
+        is_text = isinstance(values, str) and _PATTERN.search(key) is not None
+        if not (is_text or isinstance(values, list)) or _OTHERS.search(key):
             continue
-        if _are_numbers(key, values, count):
+        if not is_text and _are_numbers(key, values, count):
             part[key] = [
                 i for i, origin in enumerate(origins) if origin[1] in theirs(origin, key, values)
             ]
-        elif len(values) == count and _PER_LAYER.search(key):
-            part[key] = [
+        elif len(values) == count and (is_text or _PER_LAYER.search(key)):
+            kinds = [
                 source[origin[1]] if origin[1] < len(source) else values[-1]
                 for origin in origins
                 for source in (theirs(origin, key, values),)
             ]
+            part[key] = "".join(kinds) if is_text else kinds
 
 
 def _are_numbers(key: str, values: Sequence[Any], count: int) -> bool:
@@ -145,6 +154,22 @@ def _follow_steps(own: dict[str, Any], section: tuple[str, ...], origins: Sequen
 
     own["decoder_sparse_step"] = 1
     own["mlp_only_layers"] = [i for i, origin in enumerate(origins) if dense(origin)]
+
+
+def _follow_last_number(
+    own: dict[str, Any], section: tuple[str, ...], origins: Sequence[Origin]
+) -> None:
+    if type(own.get(_LAST_NUMBER)) is not int or own[_LAST_NUMBER] < 0:
+        return
+    marks = [index > _inside(other, section).get(_LAST_NUMBER, index) for other, index in origins]
+    last = marks.index(True) if True in marks else len(marks)
+    if not all(marks[last:]):
+        raise RecipeError(
+            "these slices do not fit the architecture: its config has the number of the last layer "
+            f"with experts ({_LAST_NUMBER}: {own[_LAST_NUMBER]}); keep the layers after it "
+            "together at the end"
+        )
+    own[_LAST_NUMBER] = last - 1
 
 
 def _check_kinds(
@@ -207,23 +232,43 @@ _Lists = tuple[dict[str, Sequence[Any]], dict[str, Sequence[Any]]]
 
 
 def _describe(config: Mapping[str, Any], section: tuple[str, ...]) -> _Lists:
-    data = copy.deepcopy(dict(config))
+    data = _with_floats(dict(config))
     name = data.pop("model_type", None)
     if not isinstance(name, str):
         return {}, {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        from huggingface_hub.errors import StrictDataclassError
+
         try:
             from transformers import AutoConfig
 
             described: Any = AutoConfig.for_model(name, **data)
             for key in section:
                 described = getattr(described, key)
-        except (ImportError, AttributeError, KeyError, TypeError, ValueError):
+        except (
+            ImportError,
+            AttributeError,
+            KeyError,
+            TypeError,
+            ValueError,
+            StrictDataclassError,
+        ):
             return {}, {}
         kind = type(described)
         properties = [key for key in dir(kind) if isinstance(getattr(kind, key, None), property)]
         return _lists(described, list(vars(described))), _lists(described, properties)
+
+
+def _with_floats(value: Any) -> Any:
+    """Return a copy of a config with the numbers that JSON has not."""
+    if isinstance(value, Mapping):
+        if value.keys() == {_FLOAT_KEY}:
+            return float(value[_FLOAT_KEY])
+        return {key: _with_floats(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_floats(inner) for inner in value]
+    return copy.deepcopy(value)
 
 
 def _lists(described: Any, keys: Sequence[str]) -> dict[str, Sequence[Any]]:

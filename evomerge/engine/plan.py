@@ -129,6 +129,8 @@ def plan_merge(recipe: Recipe, checkpoints: Mapping[str, Checkpoint]) -> MergePl
         raise CheckpointError(f"no open checkpoint for {', '.join(missing)}")
     bodies = [merge_slices(recipe, method, *body) for body in recipe.bodies()]
     every = [part for slices in bodies for part in slices]
+    for model in dict.fromkeys(source.model for part in every for source in part.inputs):
+        checkpoints[model].require_plain()
     donor = recipe.base_model or every[0].base_model or every[0].inputs[0].model
     opened = tuple((name, checkpoints[name]) for name in names)
     vocabulary = _find_vocabulary(recipe, every, donor, opened)
@@ -253,6 +255,8 @@ def _plan_tensors(
 
 def _promote(dtypes: tuple[str, ...]) -> str:
     kinds = set(dtypes)
+    if all(kind.startswith("float8") for kind in kinds):
+        return "bfloat16"  # holds all of their numbers; a merge's own need more room
     if len(kinds) == 1:
         return dtypes[0]
     return "float64" if "float64" in kinds else "float32"

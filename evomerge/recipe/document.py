@@ -1,10 +1,10 @@
 """The schema of a recipe: mergekit's YAML, key for key."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from evomerge.documents import Document, Place
 
@@ -19,15 +19,66 @@ __all__ = [
     "TokenizerSettings",
 ]
 
-Parameters = dict[str, Any]
+_PATH_KEYS = ("path", "revision")
+_LAYER_RANGE = "layer_range"
+
+
+def _none_as_empty(value: Any) -> Any:
+    return {} if value is None else value
+
+
+def _plain_dtype(value: Any) -> Any:
+    return value.removeprefix("torch.") if isinstance(value, str) else value
+
+
+def _model_name(value: Any) -> Any:
+    """Return mergekit's long form of a model (`{model: {path, revision}, lora: …}`) as a name."""
+    if not isinstance(value, Mapping) or "model" not in value:
+        return value
+    parts = [value["model"], *([value["lora"]] if value.get("lora") is not None else [])]
+    names = [_path_name(part) for part in parts]
+    known = value.keys() <= {"model", "lora", "override_architecture"}
+    if not known or value.get("override_architecture") is not None or None in names:
+        return value
+    return "+".join(str(name) for name in names)
+
+
+def _path_name(value: Any) -> str | None:
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, Mapping) or not value.keys() <= set(_PATH_KEYS):
+        return None
+    path, revision = (value.get(key) for key in _PATH_KEYS)
+    if not isinstance(path, str):
+        return None
+    return path if revision is None else f"{path}@{revision}"
+
+
+ModelName = Annotated[str, BeforeValidator(_model_name)]
+"""A path or hub name, `name@revision`, `model+adapter`."""
+
+Parameters = Annotated[dict[str, Any], BeforeValidator(_none_as_empty)]
 """Values by parameter name; a value is a number, a gradient (list), or a list of filters."""
+
+DtypeName = Annotated[str, BeforeValidator(_plain_dtype)]
+"""A type as torch spells it, with or without `torch.`."""
 
 
 class InputModel(Document):
     """One entry of `models`: a whole checkpoint and its own parameters."""
 
-    model: str
+    model: ModelName
     parameters: Parameters = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_whole(cls, data: Any) -> Any:
+        if isinstance(data, Mapping) and _LAYER_RANGE in data:
+            raise ValueError(
+                f"{_LAYER_RANGE} belongs to the sources of slices, and models are merged whole; "
+                "leave it out, or write 'slices'"
+            )
+        return data
 
 
 class Source(Document):
@@ -39,7 +90,7 @@ class Source(Document):
         parameters: Values for this model only.
     """
 
-    model: str
+    model: ModelName
     layer_range: tuple[int, int] | None = None
     parameters: Parameters = Field(default_factory=dict)
 
@@ -48,7 +99,7 @@ class Slice(Document):
     """Consecutive layers of the merged model and the sources they are made from."""
 
     sources: tuple[Source, ...] = Field(min_length=1)
-    base_model: str | None = None
+    base_model: ModelName | None = None
     parameters: Parameters = Field(default_factory=dict)
 
 
@@ -71,12 +122,13 @@ class TokenRow(Document):
     """
 
     kind: Literal["model_token", "zero"] = "model_token"
-    model: str | None = None
+    model: ModelName | None = None
     token: str | None = None
     token_id: int | None = Field(default=None, ge=0)
 
 
 def _token_row(value: Any) -> Any:
+    value = _model_name(value)
     return {"model": value} if isinstance(value, str) else value
 
 
@@ -108,7 +160,7 @@ class TokenizerSettings(Document):
         pad_to_multiple_of: What the number of embedding rows is a multiple of.
     """
 
-    source: str | None = None
+    source: ModelName | None = None
     tokens: dict[str, TokenSettings] | None = None
     pad_to_multiple_of: int | None = Field(default=None, ge=1)
 
@@ -132,14 +184,14 @@ class Recipe(Document):
     """
 
     merge_method: str
-    base_model: str | None = None
+    base_model: ModelName | None = None
     models: tuple[InputModel, ...] | None = Field(default=None, min_length=1)
     slices: tuple[Slice, ...] | None = Field(default=None, min_length=1)
     modules: dict[str, Module] | None = Field(default=None, min_length=1)
     parameters: Parameters = Field(default_factory=dict)
-    dtype: str | None = None
-    out_dtype: str | None = None
-    tokenizer_source: str | None = None
+    dtype: DtypeName | None = None
+    out_dtype: DtypeName | None = None
+    tokenizer_source: ModelName | None = None
     tokenizer: TokenizerSettings | None = None
     chat_template: str | None = None
     name: str | None = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from evomerge.documents import Place
+from evomerge.documents import Place, show_place
 from evomerge.errors import RecipeError
 from evomerge.methods import MethodSpec
 from evomerge.recipe.document import Module, Recipe, Slice, Source
@@ -65,8 +65,8 @@ def merge_slices(
         body: One of `recipe.bodies()`.
 
     Raises:
-        RecipeError: if a required base is missing or cannot be placed; the message starts with
-            the place in the recipe.
+        RecipeError: if a required base is missing or cannot be placed; the message then names the
+            slice.
     """
     if body.models is not None:
         return (_slice(recipe, method, body, None, (*place, "models")),)
@@ -103,23 +103,25 @@ def _slice(
     elif method.base_is_source:
         if base_input is None and part is not None:
             raise RecipeError(
-                f"{method.name} combines base_model {base!r} with another model, so the slice has "
-                "to list both as sources, with their layer_range"
+                f"{show_place(place)}: {method.name} combines base_model {base!r} with another "
+                "model, so the slice has to list both as sources, with their layer_range"
             )
         base_input = base_input or MergeInput(base, None, {})
         inputs = (base_input, *(source for source in listed if source is not base_input))
     else:
-        base_input = base_input or MergeInput(base, _common_range(listed, base), {})
+        base_input = base_input or MergeInput(base, _common_range(listed, base, place), {})
         inputs = (base_input, *(source for source in listed if source.model != base))
         return MergeSlice(inputs, base, shared, place, has_base=True)
     return MergeSlice(inputs, base, shared, place)
 
 
-def _common_range(listed: tuple[MergeInput, ...], base: str) -> tuple[int, int] | None:
+def _common_range(
+    listed: tuple[MergeInput, ...], base: str, place: Place
+) -> tuple[int, int] | None:
     ranges = {source.layer_range for source in listed}
     if len(ranges) == 1:
         return listed[0].layer_range
     raise RecipeError(
-        f"the sources have different layer ranges, so the slice has to list base_model {base!r} "
-        "too, with the layer_range that the others are compared to"
+        f"{show_place(place)}: the sources have different layer ranges, so the slice has to list "
+        f"base_model {base!r} too, with the layer_range that the others are compared to"
     )

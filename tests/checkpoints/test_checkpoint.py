@@ -62,6 +62,14 @@ def test_odd_tensors(tmp_path: Path) -> None:
         checkpoint.read("flag")
 
 
+def test_a_pointer_of_git_lfs_is_no_model(copied: Path) -> None:
+    (copied / "model.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    )
+    with pytest.raises(CheckpointError, match="a pointer of Git LFS to it; run `git lfs pull`"):
+        open_checkpoint(str(copied))
+
+
 def test_vocabularies() -> None:
     vocab = open_checkpoint(str(MODELS / "llama_a")).tokenizer_vocab()
     assert vocab is not None

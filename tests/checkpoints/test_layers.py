@@ -71,7 +71,20 @@ def test_heads(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["model.embed_tokens.weight", "gpt_neox.embed_in.weight", "transformer.wte.weight"]
+    "name", ["encoder.layers.0.self_attn.output.weight", "cls.predictions.bias", "head.norm.weight"]
+)
+def test_what_is_no_head(name: str) -> None:
+    assert not is_head(name)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model.embed_tokens.weight",
+        "gpt_neox.embed_in.weight",
+        "transformer.wte.weight",
+        "shared.weight",
+    ],
 )
 def test_embeddings(name: str) -> None:
     assert is_embedding(name)

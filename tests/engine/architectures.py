@@ -61,6 +61,17 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
             "linear_value_head_dim": 4,
         },
     ),
+    "ernie4_5_moe": (
+        "Ernie4_5_Moe",
+        {
+            **SIZES,
+            "moe_num_experts": 2,
+            "moe_k": 1,
+            "moe_intermediate_size": 8,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 0,
+        },
+    ),
     "mixtral": ("Mixtral", {**SIZES, "num_local_experts": 2}),
     "gpt_oss": ("GptOss", {**HEADS, "num_local_experts": 2, "num_experts_per_tok": 1}),
     "deepseek_v3": (
@@ -112,6 +123,34 @@ CAUSAL: dict[str, tuple[str, dict[str, Any]]] = {
     "gpt2": ("GPT2", {"n_embd": 16, "n_layer": 4, "n_head": 2, "vocab_size": 32, **IDS}),
     "opt": ("OPT", {**COMMON, **LAYERS, "ffn_dim": 24, "word_embed_proj_dim": 16}),
     "bloom": ("Bloom", {"hidden_size": 16, "n_head": 2, "n_layer": 4, "vocab_size": 32, **IDS}),
+    "ctrl": ("CTRL", {"n_embd": 16, "dff": 24, "n_layer": 4, "n_head": 2, "vocab_size": 32, **IDS}),
+    "falcon_h1": (
+        "FalconH1",
+        {
+            **HEADS,
+            "mamba_d_ssm": 32,
+            "mamba_d_state": 4,
+            "mamba_n_heads": 4,
+            "mamba_d_head": 8,
+            "mamba_chunk_size": 8,
+        },
+    ),
+    "nemotron_h": (
+        "NemotronH",
+        {
+            **{key: value for key, value in HEADS.items() if key != "num_hidden_layers"},
+            "layers_block_type": ["mamba", "moe", "attention", "mlp"],
+            "ssm_state_size": 4,
+            "mamba_num_heads": 4,
+            "mamba_head_dim": 8,
+            "n_groups": 1,
+            "chunk_size": 8,
+            "n_routed_experts": 2,
+            "num_experts_per_tok": 1,
+            "moe_intermediate_size": 8,
+            "moe_shared_expert_intermediate_size": 8,
+        },
+    ),
     "mamba": ("Mamba", {**LAYERS, "hidden_size": 16, "vocab_size": 32, "state_size": 4, **IDS}),
 }
 ENCODER_DECODER: dict[str, tuple[str, dict[str, Any]]] = {
@@ -128,6 +167,24 @@ ENCODER_DECODER: dict[str, tuple[str, dict[str, Any]]] = {
             "decoder_start_token_id": 0,
             "pad_token_id": 0,
             "eos_token_id": 2,
+        },
+    ),
+    "led": (
+        "LED",
+        {
+            "d_model": 16,
+            "encoder_layers": 3,
+            "decoder_layers": 3,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+            "attention_window": [4, 4, 4],
+            "max_encoder_position_embeddings": 16,
+            "max_decoder_position_embeddings": 16,
+            "vocab_size": 32,
+            "decoder_start_token_id": 2,
+            **IDS,
         },
     ),
 }

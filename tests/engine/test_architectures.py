@@ -1,6 +1,7 @@
 """Any architecture that transformers knows: merged, sliced, and loaded again."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from tests.engine.architectures import CAUSAL, ENCODER_DECODER, VISION, load, ma
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers' model classes
 
 EVERY = (*CAUSAL, *ENCODER_DECODER, *VISION)
-PER_LAYER = ("layer_types", "no_rope_layers", "attention_layers")
+PER_LAYER = ("layer_types", "layers_block_type", "no_rope_layers", "attention_layers")
 NUMBERS = ("mlp_only_layers", "moe_layers", "full_attn_idxs")
 
 
@@ -99,6 +100,87 @@ def test_rules_that_older_configs_leave_out_are_written_down(models: Any, tmp_pa
     (old / "config.json").write_text(json.dumps(config))
     merge(passthrough(str(old), (1, 3), (1, 4)), tmp_path / "out")
     assert text_config(tmp_path / "out")["layer_types"] == [kinds[i] for i in (1, 2, 1, 2, 3)]
+
+
+def _with_config(source: str, goal: Path, change: Callable[[dict[str, Any]], Any]) -> str:
+    """Copy a model and change its config."""
+    goal.mkdir()
+    (goal / "model.safetensors").symlink_to(Path(source) / "model.safetensors")
+    config = json.loads((Path(source) / "config.json").read_text())
+    change(config)
+    (goal / "config.json").write_text(json.dumps(config))
+    return str(goal)
+
+
+def test_a_letter_for_each_layer_follows_the_slices(models: Any, tmp_path: Path) -> None:
+    def older(config: dict[str, Any]) -> None:
+        del config["layers_block_type"]
+        config |= {"hybrid_override_pattern": "ME*-", "num_hidden_layers": 4}
+
+    source = _with_config(models("nemotron_h")[0], tmp_path / "older", older)
+    merge(passthrough(source, (0, 2), (3, 4), (0, 3)), tmp_path / "out")
+    config = text_config(tmp_path / "out")
+    assert config["hybrid_override_pattern"] == "ME-ME*"
+    assert config["num_hidden_layers"] == 6
+    load("nemotron_h", tmp_path / "out")
+
+
+def test_a_number_of_layers_that_the_config_leaves_to_a_default_is_written(
+    models: Any, tmp_path: Path
+) -> None:
+    """Configs of Llava name the kind of language model, and count no layers."""
+    source = _with_config(
+        models("llava")[0],
+        tmp_path / "short",
+        lambda config: config["text_config"].pop("num_hidden_layers"),
+    )
+    merge(passthrough(source, (0, 2), (3, 4)), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert written["text_config"]["num_hidden_layers"] == 3
+    load("llava", tmp_path / "out")
+
+
+def test_the_last_layer_with_experts_follows_the_slices(models: Any, tmp_path: Path) -> None:
+    source = models("ernie4_5_moe")[0]
+    assert text_config(source)["moe_layer_end_index"] == 3
+    merge(passthrough(source, (0, 4), (1, 4)), tmp_path / "out")
+    assert text_config(tmp_path / "out")["moe_layer_end_index"] == 6
+    dense = _with_config(
+        source, tmp_path / "dense", lambda config: config.update(moe_layer_end_index=2)
+    )
+    with pytest.raises(RecipeError, match="last layer with experts .moe_layer_end_index: 2"):
+        merge(passthrough(dense, (0, 4), (1, 4)), tmp_path / "mixed")
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "passthrough"])
+def test_the_bias_of_a_tied_head_is_merged(method: str, models: Any, tmp_path: Path) -> None:
+    a, b, _ = models("ctrl")
+    data: dict[str, Any] = {"merge_method": method, "models": weighted(a, b)}
+    if method == "slerp":
+        data |= {"base_model": a, "parameters": {"t": 0.5}}
+    if method == "passthrough":
+        data = passthrough(a, (0, 4), (2, 4))
+    merged = merge(data, tmp_path / "out")
+    stored = [load_file(Path(path) / "model.safetensors")["lm_head.bias"] for path in (a, b)]
+    if method == "linear":
+        assert torch.allclose(merged["lm_head.bias"], (stored[0] + stored[1]) / 2, atol=1e-6)
+    if method == "passthrough":
+        assert torch.equal(merged["lm_head.bias"], stored[0])
+    assert "lm_head.weight" not in merged
+    load("ctrl", tmp_path / "out")
+
+
+def test_slices_of_a_decoder_whose_config_has_an_encoder_are_refused(tmp_path: Path) -> None:
+    from transformers import BartConfig, BartForCausalLM
+
+    config = BartConfig(
+        d_model=8, vocab_size=16, decoder_layers=2, decoder_attention_heads=1, decoder_ffn_dim=8
+    )
+    BartForCausalLM(config).save_pretrained(tmp_path / "bart")
+    source = str(tmp_path / "bart")
+    with pytest.raises(RecipeError, match="an encoder and a decoder; merge such models whole"):
+        merge(passthrough(source, (0, 1)), tmp_path / "out")
+    merge(passthrough(source, (0, 2)), tmp_path / "whole")
 
 
 def test_layers_of_two_models_bring_their_kinds(models: Any, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from evomerge.checkpoints import open_checkpoint
 from evomerge.engine import merge_to_disk
 from evomerge.errors import CheckpointError, EvaluationError, PrerequisiteError
+from evomerge.recipe import parse_recipe
 from tests.engine import reference
 
 
@@ -60,6 +61,63 @@ def test_tied_models_stay_tied(tmp_path: Path) -> None:
     model, information = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
     assert not information["missing_keys"]
     assert model.lm_head.weight is model.model.embed_tokens.weight
+
+
+def test_a_head_that_differs_from_the_embedding_counts_whatever_the_config_says(
+    tmp_path: Path,
+) -> None:
+    """As for transformers, which ties only what is equal where both are in the files."""
+    source = tmp_path / "said_to_be_tied"
+    shutil.copytree("models/llama_a", source)
+    config = json.loads((source / "config.json").read_text())
+    (source / "config.json").write_text(json.dumps({**config, "tie_word_embeddings": True}))
+    data = {"merge_method": "passthrough", "models": [{"model": str(source)}]}
+    merge_to_disk(parse_recipe(data), tmp_path / "out", seed=0)
+    merged, stored = (load_file(path / "model.safetensors") for path in (tmp_path / "out", source))
+    assert torch.equal(merged["lm_head.weight"], stored["lm_head.weight"])
+    assert not json.loads((tmp_path / "out" / "config.json").read_text())["tie_word_embeddings"]
+
+    save_file(
+        {**stored, "lm_head.weight": stored["model.embed_tokens.weight"].clone()},
+        source / "model.safetensors",
+    )
+    merge_to_disk(parse_recipe(data), tmp_path / "tied", seed=0)
+    assert "lm_head.weight" not in load_file(tmp_path / "tied" / "model.safetensors")
+    assert json.loads((tmp_path / "tied" / "config.json").read_text())["tie_word_embeddings"]
+
+
+@pytest.mark.parametrize(
+    ("method", "packed"), [("bitsandbytes", torch.uint8), ("fp8", torch.float8_e4m3fn)]
+)
+def test_quantized_models_are_refused(method: str, packed: torch.dtype, tmp_path: Path) -> None:
+    source = tmp_path / "quantized"
+    shutil.copytree("models/llama_a", source)
+    tensors = load_file(source / "model.safetensors")
+    narrow = {name: x.to(packed) if "proj" in name else x for name, x in tensors.items()}
+    config = json.loads((source / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": method}
+    (source / "config.json").write_text(json.dumps(config))
+    data = {"merge_method": "passthrough", "models": [{"model": str(source)}]}
+    merge_to_disk(parse_recipe(data), tmp_path / "stale", seed=0)  # no packed tensor in it
+    save_file(narrow, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"its weights are quantized \({method}\)"):
+        merge_to_disk(parse_recipe(data), tmp_path / "out", seed=0)
+
+
+def test_merges_of_float8_tensors_are_wider(tmp_path: Path) -> None:
+    sources = []
+    for name in ("a", "b"):
+        shutil.copytree(f"models/llama_{name}", tmp_path / name)
+        file = tmp_path / name / "model.safetensors"
+        save_file({k: x.to(torch.float8_e4m3fn) for k, x in load_file(file).items()}, file)
+        sources.append(load_file(file))
+    models = [{"model": str(tmp_path / n), "parameters": {"weight": 0.5}} for n in ("a", "b")]
+    out = tmp_path / "out"
+    merge_to_disk(parse_recipe({"merge_method": "linear", "models": models}), out, seed=0)
+    for name, tensor in load_file(out / "model.safetensors").items():
+        wanted = (sources[0][name].float() + sources[1][name].float()) / 2
+        assert torch.equal(tensor, wanted.bfloat16()), name
+    assert json.loads((out / "config.json").read_text())["dtype"] == "bfloat16"
 
 
 def test_tied_and_untied_models_give_a_head(tmp_path: Path) -> None:

@@ -206,6 +206,24 @@ def test_rows_stay_as_they_stand_without_a_tokenizer_key(tmp_path: Path) -> None
     assert all(tensor.rows is None for tensor in plan.outputs)
 
 
+def test_a_head_of_another_tower_stays_in_a_tied_model(tmp_path: Path) -> None:
+    shapes = {
+        "model.embed_tokens.weight": (4, 2),
+        "model.layers.0.w.weight": (2, 2),
+        "vision.head.weight": (3, 2),
+        "vision.layers.0.attn.output.weight": (2, 2),
+    }
+    config = {"num_hidden_layers": 1, "tie_word_embeddings": True}
+    opened = {x: make(tmp_path / x, shapes, **config) for x in ("a", "b")}
+    for method in ("linear", "passthrough"):
+        data = {**linear(*opened), "merge_method": method}
+        if method == "passthrough":
+            data["models"] = data["models"][:1]
+        plan = plan_merge(parse_recipe(data), opened)
+        assert {tensor.name for tensor in plan.outputs} == shapes.keys()
+        assert plan.config["tie_word_embeddings"]
+
+
 def test_nan_in_a_source_names_tensor_and_model(tmp_path: Path) -> None:
     broken = open_checkpoint("models/llama_b")
     tensors = {name: broken.read(name) for name in broken.tensors}

@@ -210,6 +210,29 @@ def test_tokens_beyond_the_rows_of_the_donor_are_dropped(tmp_path: Path) -> None
     torch.testing.assert_close(start, row(EXTRA, "<|im_start|>", HEAD), rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_the_embedding_that_an_encoder_and_a_decoder_share(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    sources = []
+    for name, rows in ((BASE, 96), (EXTRA, 82)):
+        config = T5Config(d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2, vocab_size=rows)
+        sources.append(tmp_path / str(rows))
+        T5ForConditionalGeneration(config).save_pretrained(sources[-1])
+        shutil.copy(Path(name) / "tokenizer.json", sources[-1])
+    recipe = linear(*map(str, sources), tokenizer={"source": "union"})
+    plan, tensors, tokens = merged(recipe, tmp_path / "out")
+    assert plan.config["vocab_size"] == len(tokens) == len(tensors["shared.weight"]) == 124
+    place, name = tokens["the"], "shared.weight"
+    wanted = 0.6 * row(str(sources[0]), "the", name) + 0.4 * row(str(sources[1]), "the", name)
+    assert torch.allclose(tensors[name][place], wanted, atol=1e-6)
+    _, information = T5ForConditionalGeneration.from_pretrained(
+        tmp_path / "out", output_loading_info=True
+    )
+    assert not information["missing_keys"]
+    assert not information["unexpected_keys"]
+
+
 def test_tied_embeddings(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 

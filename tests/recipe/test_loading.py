@@ -115,8 +115,10 @@ def test_model_names_in_order_of_appearance() -> None:
         ("1e-1", ".inf", "lambda is a finite number"),
         ("bfloat16", "bf16", r"recipe.yml:10: dtype: unknown dtype 'bf16'; .*bfloat16"),
         ("base_model: base\n", "", "ties needs a base model"),
-        ("- model: a", "- model: 3", r"models\[0\].model: Input should be a valid string, got 3"),
-        ("dtype: bfloat16", "modules: {}", "modules"),
+        ("- model: a", "- model: 3", r"models\[0\].model: a text is expected, got 3"),
+        ("dtype: bfloat16", "modules: {}", "modules: at least one entry is expected"),
+        ("- model: b", "- model: b\n    layer_range: [0, 2]", "layer_range belongs to the sources"),
+        ("base_model: base", "base_model: {path: base}", "2: base_model: a text is expected"),
         ("dtype: bfloat16", "tokenizer_source: base\ntokenizer: {source: b}", "not both"),
         (
             "dtype: bfloat16",
@@ -155,6 +157,47 @@ def test_bad_recipes(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in TIES
     with pytest.raises(RecipeError, match=message):
         load_recipe(write(tmp_path, TIES.replace(old, new, 1)))
+
+
+def test_lists_of_another_kind_are_told_in_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yml"
+    for models, message in (
+        ("{a: 1}", "recipe.yml:2: models: a list is expected"),
+        ("[a]", "models[0]: a mapping is expected, with the keys model, parameters, got 'a'"),
+        ("[{model: a, parameters: 3}]", "models[0].parameters: a mapping is expected, got 3"),
+    ):
+        path.write_text(f"merge_method: linear\nmodels: {models}\n")
+        with pytest.raises(RecipeError) as raised:
+            load_recipe(path)
+        assert str(raised.value).endswith(message)
+        assert "\n" not in str(raised.value)
+
+
+def test_empty_parameters_and_long_names_of_models_and_types() -> None:
+    """mergekit writes a model as `{model: {path, revision}, lora: …}` where it writes a recipe."""
+    revised = {"model": {"path": "org/b", "revision": "v2"}, "lora": {"path": "c"}}
+    recipe = parse_recipe(
+        {
+            "merge_method": "task_arithmetic",
+            "base_model": {"model": {"path": "base", "revision": None}},
+            "models": [
+                {"model": "base", "parameters": None},
+                {"model": revised, "parameters": {"weight": 1}},
+            ],
+            "parameters": None,
+            "dtype": "torch.bfloat16",
+            "tokenizer": {
+                "source": {"model": {"path": "base"}},
+                "tokens": {"x": {"source": {"model": {"path": "d"}}}},
+            },
+        }
+    )
+    assert recipe.model_names() == ("base", "org/b@v2+c", "d")
+    assert recipe.dtype == "bfloat16"
+    assert parse_recipe(recipe.to_dict()) == recipe
+    long = {"model": revised | {"override_architecture": "X"}, "parameters": {"weight": 1}}
+    with pytest.raises(RecipeError, match=r"models\[0\].model: a text is expected"):
+        parse_recipe({"merge_method": "linear", "models": [long]})
 
 
 def test_all_problems_in_one_message() -> None:
@@ -197,6 +240,18 @@ def test_layer_ranges(spans: tuple[list[int], ...], message: str) -> None:
 def test_slerp_in_slices_lists_the_base() -> None:
     data = slices({"model": "a"}, method="slerp", base_model="b", parameters={"t": 0.5})
     with pytest.raises(RecipeError, match="list both as sources"):
+        parse_recipe(data)
+
+
+def test_what_is_wrong_with_the_base_of_a_slice_names_the_slice() -> None:
+    sources = [{"model": name, "layer_range": [0, 2]} for name in ("a", "b")]
+    data = slices(*sources, method="slerp", base_model="a", parameters={"t": 0.5})
+    data["slices"].append({"sources": [sources[1], {**sources[1], "model": "c"}]})
+    with pytest.raises(RecipeError, match=r"^<dict>: slices\[1\]: slerp combines base_model 'a'"):
+        parse_recipe(data)
+    data = slices(*sources, method="ties", base_model="base", parameters={"weight": 1})
+    data["slices"].append({"sources": [sources[0], {**sources[1], "layer_range": [1, 3]}]})
+    with pytest.raises(RecipeError, match=r"^<dict>: slices\[1\]: the sources have different"):
         parse_recipe(data)
 
 
