@@ -12,6 +12,7 @@ import numpy as np
 from bench_search_problem import BudgetSpentError, Problem, Protocol
 
 import evomerge
+from evomerge.search import TrialRecord
 
 FRACTIONS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget at which a search that stops there is looked at."""
@@ -226,16 +227,25 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
         "search": winner.search.objective.value if winner.search else math.nan,
         "holdout": winner.holdout.objective.value if winner.holdout else math.nan,
         "winner": winner.label,
-        **problem.true_score(winner.recipe),
     }
+    finalists = [_finalist(problem, record) for record in result.finalists]
+    choice |= {key: finalists[0][key] for key in ("true", "tasks")}
     shutil.rmtree(folder)
     return {
         "stopped": "budget",
         "settings": data["search"],
         "candidates": candidates,
         "choices": [choice],
+        "finalists": finalists,
         "recipe": dict(winner.recipe),
     }
+
+
+def _finalist(problem: Problem, record: TrialRecord) -> dict[str, Any]:
+    """Return the scores of a finalist, for a look at how the winner is chosen."""
+    scores = {"search": record.search, "holdout": record.holdout}
+    known = {split: each.objective.value for split, each in scores.items() if each}
+    return {"name": record.label, **known, **problem.true_score(record.recipe)}
 
 
 def _limit(problem: Problem, fraction: float, finalists: int) -> dict[str, int]:

@@ -52,6 +52,12 @@ def test_each_arm_has_its_trajectory_and_true_scores(out):
     # The last candidate is scored on a first rung at least.
     assert ours["candidates"][-1][0] < choice["spent"] <= 360 + 32
     assert 0 <= choice["holdout"] <= 1
+    first = ours["finalists"][0]
+    assert {key: first[key] for key in ("search", "holdout", "true")} == {
+        key: choice[key] for key in ("search", "holdout", "true")
+    }
+    held_out = [each["holdout"] for each in ours["finalists"]]
+    assert held_out == sorted(held_out, reverse=True)
 
 
 def test_what_is_there_is_not_measured_again_but_shown(out, capsys):
