@@ -33,7 +33,7 @@ from local_postgresql import find_binaries, local_postgresql
 
 from evomerge.evaluation import ItemScores, TaskItems
 from evomerge.search import RunDirectory, SilentMonitor, Stage, Study, TrialRecord, open_storage
-from evomerge.search.cache import ResultCache
+from evomerge.search.cache import open_caches
 from evomerge.search.driver import Driver
 from evomerge.space import Space, parse_space
 from evomerge.workers import Assignment, Outcome, PoolInfo, Scored
@@ -237,7 +237,7 @@ def search(
                 watch,
                 session=0,
                 started=time.perf_counter(),
-                cache=ResultCache(directory.cache, pool.info, {}, SEED),
+                caches=open_caches(directory.cache, pool.info, {}, SEED),
             )
             driver.score_baselines()
             driver.search()
