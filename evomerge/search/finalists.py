@@ -9,11 +9,11 @@ from evomerge.search.directory import RunDirectory
 from evomerge.search.fronts import pareto_front
 from evomerge.search.hypervolume import spread_out
 from evomerge.search.records import CANDIDATES, TrialRecord
-from evomerge.search.result import VersusBaseline
+from evomerge.search.result import Preference, VersusBaseline
 from evomerge.search.study import Study
 from evomerge.search.verdicts import Verdict
 
-__all__ = ["choose_finalists", "compare_with_baselines", "rank_finalists"]
+__all__ = ["choose_finalists", "compare_with_baselines", "prefer_climbed", "rank_finalists"]
 
 
 def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
@@ -104,6 +104,43 @@ def rank_finalists(
         return not all(each.holds for each in mine), violation, losses, record.number
 
     return tuple(sorted(scored, key=rank))
+
+
+def prefer_climbed(
+    ranked: tuple[TrialRecord, ...],
+    directory: RunDirectory,
+    objective: Objective,
+    verdicts: Mapping[int, tuple[Verdict, ...]],
+) -> tuple[tuple[TrialRecord, ...], Preference | None]:
+    """Put where the climb led first, if the best one is no better by more than a standard error.
+
+    The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees), with
+    "chosen for its search score among the fewest" in the place of "simplest". What held-out items
+    tell of finalists so close to each other is mostly noise; that the others were chosen by a score
+    on few items, and the climb's end was not, is known before.
+
+    Args:
+        ranked: The finalists, best first.
+        directory: Where the item scores are.
+        objective: The first objective.
+        verdicts: Trial -> what became of each constraint on the held-out items.
+
+    Returns:
+        The finalists, and why the first one is not the best; None if it is.
+    """
+    best = ranked[0]
+    climbed = next((record for record in ranked[1:] if record.kind == "climbed"), None)
+    if climbed is None or not all(each.holds for each in verdicts.get(climbed.number, ())):
+        return ranked, None
+    first, second = (
+        ItemScores.from_parquet(directory.items(record.number, "holdout"))
+        for record in (best, climbed)
+    )
+    found = compare(first, second, objective)
+    if not found.difference <= found.stderr:
+        return ranked, None
+    rest = [record for record in ranked if record is not climbed]
+    return (climbed, *rest), Preference(best, found)
 
 
 def compare_with_baselines(

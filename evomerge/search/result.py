@@ -10,7 +10,7 @@ from evomerge.search.optimism import Optimism
 from evomerge.search.records import TrialRecord
 from evomerge.search.verdicts import Verdict
 
-__all__ = ["RunResult", "VersusBaseline"]
+__all__ = ["Preference", "RunResult", "VersusBaseline"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,36 @@ class VersusBaseline:
 
 
 @dataclass(frozen=True)
+class Preference:
+    """Why the winner is where the climb led, though another finalist's held-out score is higher.
+
+    Attributes:
+        best: That finalist's trial.
+        comparison: It minus the winner: no more than one standard error.
+    """
+
+    best: TrialRecord
+    comparison: Comparison
+
+    def sentence(self) -> str:
+        """Return what a report says about it."""
+        return (
+            f"On held-out items {self.best.label} is better than the winner by "
+            f"{self.comparison.difference:.3f} ± {self.comparison.stderr:.3f}: within one standard "
+            "error the climb's end wins, because nobody chose it for its search score."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the form of ``result.json``."""
+        found = self.comparison
+        return {
+            "trial": self.best.number,
+            "difference": found.difference,
+            "stderr": found.stderr,
+        }
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a run found.
 
@@ -34,13 +64,14 @@ class RunResult:
         space: Name of the space.
         seed: The run's seed.
         trials: Every trial of the study, by number.
-        finalists: The candidates scored on held-out items, best first.
+        finalists: The candidates scored on held-out items, the winner first, then by these scores.
         comparisons: The winner against each baseline.
         optimism: How much too high the winner's search score was, if it was scored on both.
         fronts: Pareto fronts and what they cover; None with one objective.
         verdicts: Finalist -> what became of each constraint on the held-out items.
         seconds: Where the time went, over all sessions of the run.
         climb: What the climb was, as ``result.json`` has it; None without one.
+        preference: Why the winner is not the finalist with the best held-out score; None if it is.
         proxy: What made the models that search items were scored with others than those that are
             exported; None where nothing did.
     """
@@ -52,6 +83,7 @@ class RunResult:
     comparisons: tuple[VersusBaseline, ...]
     seconds: Mapping[str, float]
     climb: Mapping[str, Any] | None = None
+    preference: Preference | None = None
     proxy: str | None = None
     optimism: Optimism | None = None
     fronts: Fronts | None = None
@@ -59,7 +91,7 @@ class RunResult:
 
     @property
     def winner(self) -> TrialRecord:
-        """The best finalist on the held-out items."""
+        """The finalist that was chosen on the held-out items."""
         return self.finalists[0]
 
     @property
@@ -90,8 +122,9 @@ class RunResult:
         return climb + sum(n for record in self.trials for n in record.scored_items.values())
 
     def notes(self) -> tuple[str, ...]:
-        """Return what has to be said about the search scores."""
-        found = [self.optimism.sentence()] if self.optimism else []
+        """Return what has to be said about the winner and its scores."""
+        found = [self.preference.sentence()] if self.preference else []
+        found += [self.optimism.sentence()] if self.optimism else []
         if self.proxy is not None:
             found.append(
                 f"Search scores are those of a proxy, the engine with {self.proxy}; held-out "
@@ -118,6 +151,7 @@ class RunResult:
             "trials": {state: states.count(state) for state in ("complete", "failed", "pruned")},
             "seconds": {key: round(value, 4) for key, value in self.seconds.items()},
             "winner": {"trial": self.winner.number, **_scores(self.winner)},
+            **({} if self.preference is None else {"preferred_to": self.preference.to_dict()}),
             "finalists": [
                 {"trial": r.number, **_scores(r), **self._verdicts_dict(r)} for r in self.finalists
             ],

@@ -24,6 +24,7 @@ from evomerge.search.driver import Driver
 from evomerge.search.finalists import (
     choose_finalists,
     compare_with_baselines,
+    prefer_climbed,
     rank_finalists,
 )
 from evomerge.search.fronts import make_fronts
@@ -273,6 +274,7 @@ def _conclude(
     verdicts = {record.number: check.verdicts(record) for record in finalists}
     ranked = rank_finalists([study.records[record.number] for record in finalists], verdicts)
     objectives = make_objectives(space, facts, attributes.get("parents"))
+    ranked, preference = prefer_climbed(ranked, directory, objectives.first, verdicts)
     comparisons = compare_with_baselines(study, directory, ranked[0], objectives.first)
     several = len(objectives.reported) > 1
     result = RunResult(
@@ -282,6 +284,7 @@ def _conclude(
         finalists=ranked,
         comparisons=comparisons,
         seconds=add_up_seconds(study),
+        preference=preference,
         proxy=space.document.evaluation.proxy,
         climb=summarize_climb(attributes.get("climb")),
         fronts=make_fronts(trials, ranked, check.holds) if several else None,
