@@ -117,7 +117,8 @@ def prefer_climbed(
     The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees), with
     "chosen for its search score among the fewest" in the place of "simplest". What held-out items
     tell of finalists so close to each other is mostly noise; that the others were chosen by a score
-    on few items, and the climb's end was not, is known before.
+    on few items, and the climb's end was not, is known before. Where the best one is a usual value or
+    a recipe of the user's, it was not chosen by a score either, and nothing changes.
 
     Args:
         ranked: The finalists, best first.
@@ -130,7 +131,9 @@ def prefer_climbed(
     """
     best = ranked[0]
     climbed = next((record for record in ranked[1:] if record.kind == "climbed"), None)
-    if climbed is None or not all(each.holds for each in verdicts.get(climbed.number, ())):
+    if best.kind != "proposed" or climbed is None:
+        return ranked, None
+    if not all(each.holds for each in verdicts.get(climbed.number, ())):
         return ranked, None
     first, second = (
         ItemScores.from_parquet(directory.items(record.number, "holdout"))

@@ -61,6 +61,11 @@ def test_without_a_climb_and_where_it_is_the_best_nothing_changes(directory):
     assert choose(directory, record(3, "climbed"), record(4)) == ([3, 4], None)
 
 
+@pytest.mark.parametrize("kind", ["default", "start"])
+def test_the_best_wins_where_no_score_chose_it(directory, kind):
+    assert choose(directory, record(3, kind), record(4, "climbed")) == ([3, 4], None)
+
+
 def test_a_climb_that_violates_a_constraint_is_not_preferred(directory):
     worse = difference_of(-0.2, 0.05, 100)
     verdicts = {4: (Verdict("a", "base", worse, 0.1),)}
