@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import AllowCode, IncludePath, JsonFlag
+from evomerge.cli.startup import quick_imports
 
 __all__ = ["check"]
 
@@ -30,8 +31,9 @@ def check(
 
     `evomerge check recipe.yml --json`
     """
-    from evomerge.cli.tables import print_inspection
-    from evomerge.search import inspect_file
+    with quick_imports():
+        from evomerge.cli.tables import print_inspection
+        from evomerge.search import inspect_file
 
     inspection = inspect_file(
         file,

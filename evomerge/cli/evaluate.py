@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import AllowCode, Device, IncludePath, JsonFlag, Side
+from evomerge.cli.startup import quick_imports
 
 __all__ = ["evaluate"]
 
@@ -39,13 +40,16 @@ def evaluate(
 
     `evomerge eval runs/quickstart/best.yml --space search_spaces/quickstart.yml --json`
     """
-    from evomerge.cli.progress import spinner
-    from evomerge.cli.tables import print_summary
-    from evomerge.search import evaluate_recipe
-    from evomerge.space import load_space
+    with quick_imports():
+        from evomerge.space import load_space
 
     loaded = load_space(space).with_search(seed=seed)
     loaded = loaded.with_task_dirs(map(str, include_path or ()))
+    with quick_imports():
+        from evomerge.cli.progress import spinner
+        from evomerge.cli.tables import print_summary
+        from evomerge.search import evaluate_recipe
+
     with spinner(f"scoring {model}"):
         summary = evaluate_recipe(
             model,

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import OutArgument
+from evomerge.cli.startup import quick_imports
 
 __all__ = ["export"]
 
@@ -44,8 +45,9 @@ def export(
 
     `evomerge export runs/two_objectives front --trial pareto`
     """
-    from evomerge.cli.byte_progress import byte_progress
-    from evomerge.export import export_front, export_run
+    with quick_imports():
+        from evomerge.cli.byte_progress import byte_progress
+        from evomerge.export import export_front, export_run
 
     with byte_progress("exporting") as bar:
         if trial == PARETO:

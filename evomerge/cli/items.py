@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from evomerge.cli.options import JsonFlag, Side
+from evomerge.cli.startup import quick_imports
 
 if TYPE_CHECKING:
     from evomerge.evaluation import TaskItems
@@ -51,9 +52,10 @@ def items(
 
     `evomerge items runs/quickstart --output items.csv`
     """
-    from evomerge.cli.item_tables import print_comparison, print_items
-    from evomerge.errors import StudyError
-    from evomerge.search import compare_trials, export_items, open_run, trial_items
+    with quick_imports():
+        from evomerge.cli.item_tables import print_comparison, print_items
+        from evomerge.errors import StudyError
+        from evomerge.search import compare_trials, export_items, open_run, trial_items
 
     opened = open_run(run)
     wanted = split.side if split is not None else None

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from evomerge.cli.options import AllowCode, Device, IncludePath, SpaceArgument
+from evomerge.cli.startup import quick_imports
 
 __all__ = ["run"]
 
@@ -66,16 +67,20 @@ def run(
 
     `evomerge run finer.yml --items 50000 --warm-start runs/big`
     """
-    from evomerge.cli.interrupt import interruptible
-    from evomerge.cli.progress import make_display
-    from evomerge.cli.tables import print_result
-    from evomerge.report import write_report
-    from evomerge.search import RunDirectory, find_models
-    from evomerge.search import run as run_search
-    from evomerge.space import load_space
+    with quick_imports():
+        from evomerge.space import load_space
 
     loaded = load_space(space).with_search(trials=trials, items=items, seconds=seconds, seed=seed)
     loaded = loaded.with_task_dirs(map(str, include_path or ()))
+    # What is wrong with the file is said before torch and lm-eval are imported.
+    with quick_imports():
+        from evomerge.cli.interrupt import interruptible
+        from evomerge.cli.progress import make_display
+        from evomerge.cli.tables import print_result
+        from evomerge.report import write_report
+        from evomerge.search import RunDirectory, find_models
+        from evomerge.search import run as run_search
+
     directory = RunDirectory(out if out is not None else Path("runs") / loaded.name)
     parents, _ = find_models(loaded)
     with (

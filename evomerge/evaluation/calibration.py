@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import isotonic_regression, minimize
 from scipy.special import expit, logit
 
 from evomerge.evaluation.scores import ItemScores, TaskItems
@@ -64,6 +63,8 @@ class Logistic:
         if not spread:
             return None
 
+        from scipy.optimize import minimize
+
         def loss(theta: Array) -> tuple[float, Array]:
             """Return the mean negative log-likelihood, and its gradient."""
             z = theta[0] * at + theta[1]
@@ -106,6 +107,8 @@ class Calibration:
             reported: The metric on the same items.
             increasing: Whether the metric is better when the smooth value is larger.
         """
+        from scipy.optimize import isotonic_regression
+
         # Equal smooth values are worth the same.
         at, places, counts = np.unique(smooth, return_inverse=True, return_counts=True)
         means = np.bincount(places, reported) / counts

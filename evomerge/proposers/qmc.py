@@ -7,7 +7,6 @@ scrambling: Matoušek, On the L2-discrepancy for anchored boxes, 1998.
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import qmc
 
 from evomerge.proposers.base import Told, UnitSpace
 from evomerge.proposers.pending import Pending, check_told
@@ -27,6 +26,8 @@ class QmcProposer:
     """
 
     def __init__(self, space: UnitSpace, *, seed: int, num_objectives: int = 1) -> None:
+        from scipy.stats import qmc
+
         self._space = space
         self._num_objectives = num_objectives
         # Under its old name the argument is taken by all versions of scipy.

@@ -117,8 +117,8 @@ def prefer_climbed(
     The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees), with
     "chosen for its search score among the fewest" in the place of "simplest". What held-out items
     tell of finalists so close to each other is mostly noise; that the others were chosen by a score
-    on few items, and the climb's end was not, is known before. Where the best one is a usual value or
-    a recipe of the user's, it was not chosen by a score either, and nothing changes.
+    on few items, and the climb's end was not, is known before. A usual value or a recipe of the
+    user's was not chosen by a score either: where such a one is the best, nothing changes.
 
     Args:
         ranked: The finalists, best first.

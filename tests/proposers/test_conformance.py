@@ -95,7 +95,10 @@ class TestRandom(BuiltIn):
 
 
 class TestAuto(BuiltIn):
+    """It chooses one of those above, for these spaces the one that thinks long."""
+
     name = "auto"
+    num_trials = 8
 
 
 def test_every_optimizer_is_tested_here():

@@ -20,14 +20,14 @@ from evomerge.proposers.conformance import CONDITIONAL, MIXED, score
 from evomerge.space import OPTIMIZERS, SearchSettings
 
 points = []
-for name in OPTIMIZERS:
+for name in sorted(set(OPTIMIZERS) - {"auto"}):  # that is one of the others
     for space in (MIXED, CONDITIONAL):
         if name == "gp" or (space is CONDITIONAL and not OPTIMIZERS[name].conditions):
             continue
         settings = SearchSettings(optimizer=name, population=5)
         start = space.from_unit([0.5] * 5)
         proposer = make_proposer(space, settings, start=start, known=[])
-        for number in range(20):
+        for number in range(15):
             points.append(proposer.ask(number))
             proposer.tell(number, Told((score(points[-1]),)))
 print(json.dumps(points))
@@ -40,7 +40,7 @@ def make(name, space=LINE, **arguments):
     return make_proposer(space, settings, **{"start": start, "known": [], **arguments})
 
 
-def test_three_processes_with_other_hashes_propose_the_same():
+def test_two_processes_with_other_hashes_propose_the_same():
     outputs = [
         subprocess.run(
             [sys.executable, "-c", RUN],
@@ -49,10 +49,10 @@ def test_three_processes_with_other_hashes_propose_the_same():
             text=True,
             check=True,
         ).stdout
-        for seed in (0, 1, 2)
+        for seed in (0, 1)
     ]
-    assert len(json.loads(outputs[0])) > 200
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert len(json.loads(outputs[0])) > 150
+    assert outputs[0] == outputs[1]
 
 
 def test_conditions_are_refused_with_the_names_of_those_that_can():
