@@ -12,7 +12,8 @@ import numpy as np
 from bench_search_problem import BudgetSpentError, Problem, Protocol
 
 import evomerge
-from evomerge.search import TrialRecord
+from evomerge.evaluation import ItemScores
+from evomerge.search import RunDirectory, TrialRecord
 
 FRACTIONS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0)
 """Shares of the budget at which a search that stops there is looked at."""
@@ -228,7 +229,10 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
         "holdout": winner.holdout.objective.value if winner.holdout else math.nan,
         "winner": winner.label,
     }
-    finalists = [_finalist(problem, record) for record in result.finalists]
+    items = {record.number: _held_out(folder, record) for record in result.finalists}
+    finalists = [
+        _finalist(problem, record, items, result.winner.number) for record in result.finalists
+    ]
     choice |= {key: finalists[0][key] for key in ("true", "tasks")}
     shutil.rmtree(folder)
     return {
@@ -241,11 +245,27 @@ def _measure_evomerge(problem: Problem, name: str, fraction: float, folder: Path
     }
 
 
-def _finalist(problem: Problem, record: TrialRecord) -> dict[str, Any]:
-    """Return the scores of a finalist, for a look at how the winner is chosen."""
+def _held_out(folder: Path, record: TrialRecord) -> ItemScores:
+    """Return what a finalist got on the held-out items."""
+    return ItemScores.from_parquet(RunDirectory(folder).items(record.number, "holdout"))
+
+
+def _finalist(
+    problem: Problem, record: TrialRecord, items: Mapping[int, ItemScores], winner: int
+) -> dict[str, Any]:
+    """Return the scores of a finalist, for a look at how the winner is chosen.
+
+    ``behind`` is the winner's held-out score minus its own and the error of that, paired.
+    """
     scores = {"search": record.search, "holdout": record.holdout}
     known = {split: each.objective.value for split, each in scores.items() if each}
-    return {"name": record.label, **known, **problem.true_score(record.recipe)}
+    found = problem.compare(items[winner], items[record.number])
+    return {
+        "name": record.label,
+        **known,
+        "behind": [found.difference, found.stderr],
+        **problem.true_score(record.recipe),
+    }
 
 
 def _limit(problem: Problem, fraction: float, finalists: int) -> dict[str, int]:

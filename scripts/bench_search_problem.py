@@ -17,7 +17,7 @@ import yaml
 
 import evomerge
 from evomerge.documents import Origin
-from evomerge.evaluation import ItemScores
+from evomerge.evaluation import Comparison, ItemScores, Objective, compare
 from evomerge.evaluation.settings import Split
 from evomerge.search import worker_spec
 from evomerge.space import Space
@@ -153,6 +153,10 @@ class Problem:
         scores = self._items(recipe, "holdout", self.unseen_items())
         tasks = {name: score.value for name, score in scores.tasks().items()}
         return {"true": self._objective(scores), "tasks": tasks}
+
+    def compare(self, first: ItemScores, second: ItemScores) -> Comparison:
+        """Compare two on the same items by the objective."""
+        return compare(first, second, Objective(self._worker.info.objective))
 
     def unseen_items(self) -> dict[str, tuple[str, ...]]:
         """Return the items that no search and no choice sees."""

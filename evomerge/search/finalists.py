@@ -15,6 +15,9 @@ from evomerge.search.verdicts import Verdict
 
 __all__ = ["choose_finalists", "compare_with_baselines", "prefer_climbed", "rank_finalists"]
 
+LEVEL = 0.05
+"""Of the two-sided test by which a finalist beats the climb's end: its 95 % interval is above 0."""
+
 
 def choose_finalists(study: Study, count: int) -> list[TrialRecord]:
     """Return the ``count`` best candidates by what the search raised, best first.
@@ -112,13 +115,14 @@ def prefer_climbed(
     objective: Objective,
     verdicts: Mapping[int, tuple[Verdict, ...]],
 ) -> tuple[tuple[TrialRecord, ...], Preference | None]:
-    """Put where the climb led first, if the best one is no better by more than a standard error.
+    """Put where the climb led first, unless the best one is significantly better (5 %, paired).
 
-    The one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees), with
-    "chosen for its search score among the fewest" in the place of "simplest". What held-out items
-    tell of finalists so close to each other is mostly noise; that the others were chosen by a score
-    on few items, and the climb's end was not, is known before. A usual value or a recipe of the
-    user's was not chosen by a score either: where such a one is the best, nothing changes.
+    A wider form of the one-standard-error rule (Breiman et al. 1984, Classification and Regression
+    Trees), with "chosen for its search score among the fewest" in the place of "simplest". What
+    held-out items tell of finalists so close to each other is mostly noise, the more so of the best
+    of several; that the others were chosen for a score on few items, and the climb's end was not,
+    is known before. A usual value or a recipe of the user's was not chosen for a score either:
+    where such a one is the best, nothing changes.
 
     Args:
         ranked: The finalists, best first.
@@ -140,7 +144,7 @@ def prefer_climbed(
         for record in (best, climbed)
     )
     found = compare(first, second, objective)
-    if not found.difference <= found.stderr:
+    if not found.p_value > LEVEL:
         return ranked, None
     rest = [record for record in ranked if record is not climbed]
     return (climbed, *rest), Preference(best, found)

@@ -32,7 +32,7 @@ class Preference:
 
     Attributes:
         best: That finalist's trial.
-        comparison: It minus the winner: no more than one standard error.
+        comparison: It minus the winner: no significant difference.
     """
 
     best: TrialRecord
@@ -42,8 +42,8 @@ class Preference:
         """Return what a report says about it."""
         return (
             f"On held-out items {self.best.label} is better than the winner by "
-            f"{self.comparison.difference:.3f} ± {self.comparison.stderr:.3f}: within one standard "
-            "error the climb's end wins, because nobody chose it for its search score."
+            f"{self.comparison.difference:.3f} ± {self.comparison.stderr:.3f}: where that is not "
+            "significant, the climb's end wins, because nobody chose it for its search score."
         )
 
     def to_dict(self) -> dict[str, Any]:
