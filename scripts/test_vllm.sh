@@ -54,7 +54,7 @@ install_all() {
     # Builds for CUDA, which break transformers beside a torch for the CPU.
     "${pip[@]}" uninstall --quiet --yes torchvision torchaudio torchcodec &&
     install_name "$folder" &&
-    "${pip[@]}" install --quiet "${known[@]}" --editable '.[vllm]' pytest
+    "${pip[@]}" install --quiet "${known[@]}" --editable '.[vllm]' pytest pytest-xdist
 }
 
 setup_vllm() {
@@ -77,4 +77,5 @@ setup_vllm() {
 check_machine
 setup_vllm
 export HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 RAY_USAGE_STATS_ENABLED=0 OMP_NUM_THREADS=1
-.venv-vllm/bin/python -m pytest -m vllm tests/workers "$@"
+# Two engines at a time: what they need most is one core each, to start.
+.venv-vllm/bin/python -m pytest -m vllm tests/workers --numprocesses 2 --dist loadfile "$@"
