@@ -33,6 +33,9 @@ _RULES = {
 """What pydantic's kinds of errors say to who writes YAML."""
 
 
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
 class Document(BaseModel):
     """Frozen configuration data that knows all of its keys."""
 
@@ -142,7 +145,8 @@ def read_documents(path: Path, error: type[EvomergeError]) -> list[tuple[Any, Or
         The plain data of each and its origin; at least one.
 
     Raises:
-        EvomergeError: of class ``error`` if the file is missing or not YAML.
+        EvomergeError: of class ``error`` if the file is missing, not YAML, or has a key twice in
+            one mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -150,7 +154,7 @@ def read_documents(path: Path, error: type[EvomergeError]) -> list[tuple[Any, Or
         reason = getattr(exc, "strerror", None) or str(exc)
         raise error(f"{path}: cannot be read as a text file: {reason}") from exc
     try:
-        documents = list(yaml.safe_load_all(text))
+        documents = list(yaml.load_all(text, Loader=_Loader))
     except yaml.YAMLError as exc:
         mark = getattr(exc, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
@@ -162,6 +166,29 @@ def read_documents(path: Path, error: type[EvomergeError]) -> list[tuple[Any, Or
         if data is not None
     ]
     return found or [(None, Origin(str(path), text))]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads plain data in which no mapping has a key twice, of which only the last would count.
+
+    What `<<` brings into a mapping may be there already.
+    """
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        lines: dict[tuple[str, str], int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == _MERGE_TAG:
+                continue
+            first = lines.get((key.tag, key.value))
+            if first is not None:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} is there twice, first in line {first}, and "
+                    "only one can count; remove one",
+                    problem_mark=key.start_mark,
+                )
+            lines[key.tag, key.value] = key.start_mark.line + 1
+        return node
 
 
 def validate(

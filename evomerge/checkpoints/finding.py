@@ -13,6 +13,7 @@ from evomerge.checkpoints.lora import ADAPTER_CONFIG, Adapter, is_adapter, read_
 from evomerge.checkpoints.tokenizer import read_json
 from evomerge.documents import Place
 from evomerge.errors import CheckpointError
+from evomerge.recipe import model_name
 
 __all__ = [
     "locate",
@@ -33,7 +34,7 @@ _HUB_FILES = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.tikto
 
 
 def model_places(data: Any, place: Place = ()) -> list[tuple[Place, str]]:
-    """Return every place of a recipe that names a model, and the name.
+    """Return every place of a recipe that names a model, and the name, in its short form.
 
     The options of a search expression (`{choice: [a, b]}`) are places too.
     """
@@ -49,11 +50,12 @@ def model_places(data: Any, place: Place = ()) -> list[tuple[Place, str]]:
         inner: Place = (*place, key)
         # `tokenizer.source`, and the `source` of one of its tokens
         names_model = key in _MODEL_KEYS or (key == "source" and "tokenizer" in place)
-        if names_model and isinstance(value, str):
-            options: list[tuple[Place, Any]] = [(inner, value)]
+        short = model_name(value) if names_model else None
+        if isinstance(short, str):
+            options: list[tuple[Place, Any]] = [(inner, short)]
         elif names_model and isinstance(value, dict) and "choice" in value:
             choice = value["choice"] if isinstance(value["choice"], list) else []
-            options = [((*inner, "choice", index), option) for index, option in enumerate(choice)]
+            options = [((*inner, "choice", i), model_name(each)) for i, each in enumerate(choice)]
         else:
             found += model_places(value, inner)
             continue
@@ -65,7 +67,7 @@ def model_places(data: Any, place: Place = ()) -> list[tuple[Place, str]]:
 def locate_models(
     data: Mapping[str, Any], folder: Path, known: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Return recipe data whose model names are what the working directory needs.
+    """Return recipe data whose model names are what the working directory needs, in short form.
 
     The path of a chat template is looked for in the same way.
 

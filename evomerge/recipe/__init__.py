@@ -2,6 +2,7 @@
 
 from evomerge.recipe.document import (
     InputModel,
+    ModelName,
     Module,
     Recipe,
     Slice,
@@ -9,6 +10,7 @@ from evomerge.recipe.document import (
     TokenizerSettings,
     TokenRow,
     TokenSettings,
+    model_name,
 )
 from evomerge.recipe.loading import load_recipe, parse_recipe, without_effect
 from evomerge.recipe.parameters import ParameterValue, resolve_rule
@@ -16,6 +18,7 @@ from evomerge.recipe.stages import Stage, load_stages, parse_stages
 
 __all__ = [
     "InputModel",
+    "ModelName",
     "Module",
     "ParameterValue",
     "Recipe",
@@ -27,6 +30,7 @@ __all__ = [
     "TokenizerSettings",
     "load_recipe",
     "load_stages",
+    "model_name",
     "parse_recipe",
     "parse_stages",
     "resolve_rule",

@@ -10,6 +10,7 @@ from evomerge.documents import Document, Place
 
 __all__ = [
     "InputModel",
+    "ModelName",
     "Module",
     "Recipe",
     "Slice",
@@ -17,6 +18,7 @@ __all__ = [
     "TokenRow",
     "TokenSettings",
     "TokenizerSettings",
+    "model_name",
 ]
 
 _PATH_KEYS = ("path", "revision")
@@ -31,8 +33,11 @@ def _plain_dtype(value: Any) -> Any:
     return value.removeprefix("torch.") if isinstance(value, str) else value
 
 
-def _model_name(value: Any) -> Any:
-    """Return mergekit's long form of a model (`{model: {path, revision}, lora: …}`) as a name."""
+def model_name(value: Any) -> Any:
+    """Return mergekit's long form of a model (`{model: {path, revision}, lora: …}`) as a name.
+
+    What has another form is returned as it is.
+    """
     if not isinstance(value, Mapping) or "model" not in value:
         return value
     parts = [value["model"], *([value["lora"]] if value.get("lora") is not None else [])]
@@ -54,7 +59,7 @@ def _path_name(value: Any) -> str | None:
     return path if revision is None else f"{path}@{revision}"
 
 
-ModelName = Annotated[str, BeforeValidator(_model_name)]
+ModelName = Annotated[str, BeforeValidator(model_name)]
 """A path or hub name, `name@revision`, `model+adapter`."""
 
 Parameters = Annotated[dict[str, Any], BeforeValidator(_none_as_empty)]
@@ -128,7 +133,7 @@ class TokenRow(Document):
 
 
 def _token_row(value: Any) -> Any:
-    value = _model_name(value)
+    value = model_name(value)
     return {"model": value} if isinstance(value, str) else value
 
 

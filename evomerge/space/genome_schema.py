@@ -4,7 +4,6 @@ Fields, defaults and rules: mergekit's docs/evolve.md, and the schema that merge
 it is run.
 """
 
-from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
@@ -12,6 +11,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from evomerge.documents import Document
 from evomerge.errors import nearest
 from evomerge.evaluation.settings import TaskSettings
+from evomerge.recipe import ModelName
 
 __all__ = ["SPARSE", "Genome", "GenomeFile", "GenomeTask"]
 
@@ -21,24 +21,6 @@ SPARSE = ("ties", "dare_ties")
 _METHODS = ("linear", "dare_ties", "task_arithmetic", "ties", "slerp")
 _NORMALIZED = ("linear", "ties", "dare_ties")
 _TASK_VECTORS = ("task_arithmetic", "ties", "dare_ties")
-
-
-def _model_name(value: Any) -> Any:
-    """Return the name of a model that mergekit also takes as a mapping."""
-    if not isinstance(value, Mapping) or not set(value) <= {"model", "lora"}:
-        return value
-    parts = [_path(value[key]) for key in ("model", "lora") if value.get(key) is not None]
-    return "+".join(parts) if all(isinstance(part, str) for part in parts) else value
-
-
-def _path(value: Any) -> Any:
-    if isinstance(value, Mapping) and set(value) <= {"path", "revision"} and "path" in value:
-        revision = value.get("revision")
-        return f"{value['path']}@{revision}" if revision else value["path"]
-    return value
-
-
-_ModelName = Annotated[str, BeforeValidator(_model_name)]
 
 
 class Genome(Document):
@@ -57,9 +39,9 @@ class Genome(Document):
         smooth: Interpolate between the values of neighbouring groups of layers.
     """
 
-    models: list[_ModelName] = Field(min_length=1)
+    models: list[ModelName] = Field(min_length=1)
     merge_method: str
-    base_model: _ModelName | None = None
+    base_model: ModelName | None = None
     tokenizer_source: str | None = None
     layer_granularity: int = 0
     normalize: bool | None = None

@@ -37,6 +37,15 @@ def ties(**changes: Any) -> dict[str, Any]:
     return {**yaml.safe_load(TIES), **changes}
 
 
+def test_what_an_anchor_brings_may_be_there_already(tmp_path: Path) -> None:
+    anchored = TIES.replace("parameters: {weight: 0.5,", "parameters: &own {weight: 0.5,").replace(
+        "      weight: [{", "      <<: *own\n      weight: [{"
+    )
+    parameters = load_recipe(write(tmp_path, anchored)).to_dict()["models"][1]["parameters"]
+    assert parameters["density"] == [0.2, 0.8]
+    assert parameters["weight"][0] == {"filter": "mlp", "value": 1}
+
+
 def test_round_trip(tmp_path: Path) -> None:
     recipe = load_recipe(write(tmp_path, TIES))
     assert parse_recipe(recipe.to_dict()) == recipe
@@ -151,6 +160,16 @@ def test_model_names_in_order_of_appearance() -> None:
             "give token or token_id, not both",
         ),
         ("base_model: base", "base_model: [base", "recipe.yml:3: not valid YAML"),
+        (
+            "dtype: bfloat16",
+            "dtype: bfloat16\nbase_model: c",
+            "recipe.yml:11: not valid YAML: the key 'base_model' is there twice, first in line 2",
+        ),
+        (
+            "weight: 0.5,",
+            "weight: 0.5, weight: 1,",
+            "recipe.yml:5: .*'weight' is there twice",
+        ),
     ],
 )
 def test_bad_recipes(tmp_path: Path, old: str, new: str, message: str) -> None:

@@ -156,6 +156,29 @@ def test_paths_beside_the_file_work_from_anywhere(tmp_path, monkeypatch):
     assert space.document.recipe["chat_template"] == "spaces/chat.jinja"
 
 
+def test_long_names_of_models_are_found_beside_the_file_too(tmp_path, monkeypatch):
+    for name in ("base", "math", "code"):
+        (tmp_path / "spaces" / name).mkdir(parents=True)
+    recipe = {
+        "merge_method": "task_arithmetic",
+        "base_model": {"model": {"path": "base"}},
+        "models": [
+            {"model": {"model": {"path": "math"}}, "parameters": {"weight": {"search": [0, 1]}}},
+            {
+                "model": {"choice": [{"model": {"path": "code"}}, "base"]},
+                "parameters": {"weight": 1.0},
+            },
+        ],
+    }
+    (tmp_path / "spaces" / "space.yml").write_text(
+        yaml.safe_dump({"recipe": recipe, "tasks": [{"name": "t", "metric": "acc"}]})
+    )
+    monkeypatch.chdir(tmp_path)
+    space = load_space("spaces/space.yml")
+    assert set(space.model_names()) == {"spaces/base", "spaces/math", "spaces/code"}
+    assert "math.weight" in [dimension.name for dimension in space.dimensions]
+
+
 @pytest.mark.parametrize(
     "tokenizer", [{"tokenizer_source": "m/law"}, {"tokenizer": {"source": "m/law"}}]
 )

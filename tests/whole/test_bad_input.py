@@ -174,6 +174,12 @@ def test_a_file_that_is_not_there_or_no_yaml(tmp_path):
     assert "nothing.yml: cannot be read" in refuse("run", tmp_path / "nothing.yml")
     (tmp_path / "bad.yml").write_text("recipe: [1, 2\ntasks: x\n")
     assert "bad.yml:2: not valid YAML" in refuse("check", tmp_path / "bad.yml")
+    for kind in ("recipe", "genome"):
+        (tmp_path / "twice.yml").write_text(
+            f"{kind}: {{merge_method: linear}}\ntasks: []\n{kind}: 2"
+        )
+        message = refuse("check", tmp_path / "twice.yml")
+        assert f"twice.yml:3: not valid YAML: the key '{kind}' is there twice" in message
 
 
 def test_merge_leaves_nothing_half_written(tmp_path, damaged):
