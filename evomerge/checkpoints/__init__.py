@@ -14,6 +14,7 @@ from evomerge.checkpoints.header import TensorInfo
 from evomerge.checkpoints.identity import content_identity
 from evomerge.checkpoints.layers import (
     LayerStack,
+    find_layers,
     is_embedding,
     is_head,
     is_head_weight,
@@ -43,6 +44,7 @@ __all__ = [
     "TensorSpec",
     "TowerCheckpoint",
     "content_identity",
+    "find_layers",
     "fit_towers",
     "is_embedding",
     "is_head",

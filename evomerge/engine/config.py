@@ -8,6 +8,7 @@ from typing import Any
 
 from evomerge.checkpoints import Checkpoint, num_layers_key, text_section
 from evomerge.engine.per_layer import follow_layers
+from evomerge.engine.places import check_places
 from evomerge.errors import RecipeError
 
 __all__ = ["counted_config", "merged_config", "with_dtype", "with_tied"]
@@ -68,6 +69,7 @@ def merged_config(
                 )
         elif path is not None:
             follow_layers(config, path, origins, count)
+            check_places(config, counted, origins)
     return with_tied(config, donor, tied=tied)
 
 

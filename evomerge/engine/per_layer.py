@@ -8,11 +8,11 @@ the last kind; what cannot be written down is refused.
 
 import copy
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from evomerge.engine.described import NotDescribedError, describe_config
 from evomerge.errors import RecipeError
 
 __all__ = ["Origin", "follow_layers"]
@@ -34,10 +34,9 @@ _NEVER_NUMBERS = ("no_rope_layers",)
 # The number of layers at the start or the end that are of another kind than the rest.
 _FIRST = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 _LAST = ("num_kv_shared_layers",)
+_SETTINGS = "per_layer_config"
 # The number of the last layer that has experts (Ernie 4.5).
 _LAST_NUMBER = "moe_layer_end_index"
-# How transformers writes numbers that JSON has not: {"__float__": "Infinity"}.
-_FLOAT_KEY = "__float__"
 
 
 def follow_layers(
@@ -69,6 +68,7 @@ def follow_layers(
             own[key] = value
     for part in (own, config) if section else (own,):
         _follow_lists(part, section if part is own else (), origins, count, filled)
+    _follow_settings(own, section, origins)
     _follow_counts(own, path, origins)
     _follow_steps(own, section, origins)
     _follow_last_number(own, section, origins)
@@ -118,6 +118,19 @@ def _are_numbers(key: str, values: Sequence[Any], count: int) -> bool:
         and all(type(value) is int and 0 <= value < count for value in values)
         and all(a < b for a, b in pairwise(values))
     )
+
+
+def _follow_settings(
+    own: dict[str, Any], section: tuple[str, ...], origins: Sequence[Origin]
+) -> None:
+    """Follow the settings of single layers, by their numbers (`per_layer_config` of Gemma 4)."""
+    settings = {}
+    for i, (other, index) in enumerate(origins):
+        theirs = _inside(other, section).get(_SETTINGS)
+        if isinstance(theirs, Mapping) and str(index) in theirs:
+            settings[str(i)] = copy.deepcopy(theirs[str(index)])
+    if settings or _SETTINGS in own:
+        own[_SETTINGS] = settings
 
 
 def _follow_counts(own: dict[str, Any], path: tuple[str, ...], origins: Sequence[Origin]) -> None:
@@ -232,43 +245,15 @@ _Lists = tuple[dict[str, Sequence[Any]], dict[str, Sequence[Any]]]
 
 
 def _describe(config: Mapping[str, Any], section: tuple[str, ...]) -> _Lists:
-    data = _with_floats(dict(config))
-    name = data.pop("model_type", None)
-    if not isinstance(name, str):
+    try:
+        described: Any = describe_config(config)
+        for key in section:
+            described = getattr(described, key)
+    except (NotDescribedError, AttributeError):
         return {}, {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from huggingface_hub.errors import StrictDataclassError
-
-        try:
-            from transformers import AutoConfig
-
-            described: Any = AutoConfig.for_model(name, **data)
-            for key in section:
-                described = getattr(described, key)
-        except (
-            ImportError,
-            AttributeError,
-            KeyError,
-            TypeError,
-            ValueError,
-            StrictDataclassError,
-        ):
-            return {}, {}
-        kind = type(described)
-        properties = [key for key in dir(kind) if isinstance(getattr(kind, key, None), property)]
-        return _lists(described, list(vars(described))), _lists(described, properties)
-
-
-def _with_floats(value: Any) -> Any:
-    """Return a copy of a config with the numbers that JSON has not."""
-    if isinstance(value, Mapping):
-        if value.keys() == {_FLOAT_KEY}:
-            return float(value[_FLOAT_KEY])
-        return {key: _with_floats(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_floats(inner) for inner in value]
-    return copy.deepcopy(value)
+    kind = type(described)
+    properties = [key for key in dir(kind) if isinstance(getattr(kind, key, None), property)]
+    return _lists(described, list(vars(described))), _lists(described, properties)
 
 
 def _lists(described: Any, keys: Sequence[str]) -> dict[str, Sequence[Any]]:
