@@ -154,6 +154,12 @@ class Checkpoint:
         ]
         return min(found, key=lambda name: self.tensors[name].shape[0] not in rows, default=None)
 
+    @cached_property
+    def num_token_rows(self) -> int | None:
+        """Number of rows of the token embedding, or None if there is none."""
+        name = self.token_embedding
+        return None if name is None else self.tensors[name].shape[0]
+
     def read(self, name: str) -> "torch.Tensor":
         """Read one tensor into new memory.
 

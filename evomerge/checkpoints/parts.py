@@ -82,6 +82,11 @@ class PartCheckpoint(Checkpoint):
         name = self.whole.token_embedding
         return name if name in self.tensors else None
 
+    @cached_property
+    def num_token_rows(self) -> int | None:
+        """Number of rows of the model's token embedding; its head may be in this part."""
+        return self.whole.num_token_rows
+
     def read(self, name: str) -> "torch.Tensor":
         """Read one tensor into new memory."""
         return self.whole.read(name)

@@ -12,8 +12,8 @@ from typing import Any
 
 from evomerge.checkpoints import Checkpoint, is_embedding, is_head, is_head_weight
 from evomerge.engine.config import counted_config, merged_config
-from evomerge.engine.rows import RowMap
-from evomerge.engine.vocabulary import Vocabulary, is_token_tensor, num_rows
+from evomerge.engine.rows import RowMap, row_shape, with_rows
+from evomerge.engine.vocabulary import Vocabulary, is_token_tensor
 from evomerge.errors import CheckpointError, RecipeError
 
 __all__ = ["Layout", "LayoutTensor", "SliceKey", "find_layout"]
@@ -209,20 +209,21 @@ class _Words:
         rule_tensors = {m: _token_tensor(tensor.name, self.checkpoints[m]) for m in named}
         found = [(m, self.checkpoints[m], n) for m, n in zip(models, tensor.inputs, strict=True)]
         found += [(m, self.checkpoints[m], n) for m, n in rule_tensors.items() if m not in models]
-        rest = tensor.shape[1:]
-        other = next((m for m, opened, n in found if opened.tensors[n].shape[1:] != rest), None)
+        shapes = {m: opened.tensors[n].shape for m, opened, n in found}
+        rest = row_shape(tensor.shape)
+        other = next((m for m, shape in shapes.items() if row_shape(shape) != rest), None)
         if other is not None:
             raise CheckpointError(
                 f"{tensor.name}: a row has the shape {list(rest)}, and "
-                f"{list(self.checkpoints[other].tensors[rule_tensors[other]].shape[1:])} in "
-                f"{other}, which tokenizer.tokens names; take rows from models of one width"
+                f"{list(row_shape(shapes[other]))} in {other}, which tokenizer.tokens names; take "
+                "rows from models of one width"
             )
-        rows = {m: opened.tensors[n].shape[0] for m, opened, n in found}
+        rows = {m: opened.num_token_rows or 0 for m, opened, _ in found}
         base = self.bases[tensor.slice] if self.bases else None
         maps = vocabulary.row_maps(
             tuple(zip(models, tensor.inputs, strict=True)), base, rule_tensors, rows
         )
-        return replace(tensor, shape=(vocabulary.size, *rest), rows=maps)
+        return replace(tensor, shape=with_rows(tensor.shape, vocabulary.size), rows=maps)
 
 
 class _Builder:
@@ -263,7 +264,8 @@ class _Builder:
         loose = self._words.rearranges(found, part)
         tensor = self._tensor(merged, index, None, found, part, loose=loose)
         known = self._donor.tensors.get(name)
-        if tensor is not None and known is not None and known.shape[loose:] != tensor.shape[loose:]:
+        fits = row_shape if loose else tuple
+        if tensor is not None and known is not None and fits(known.shape) != fits(tensor.shape):
             self.problems.add(
                 name, {part[0].checkpoint.name: tensor.shape, self._donor.name: known.shape}
             )
@@ -309,7 +311,8 @@ class _Builder:
     ) -> LayoutTensor | None:
         """Lay out a tensor on which the inputs agree, in all sizes but the first if `loose`."""
         infos = [s.checkpoint.tensors.get(n) for n, s in zip(names, part, strict=True)]
-        if any(info is None for info in infos) or len({i.shape[loose:] for i in infos if i}) > 1:
+        fits = row_shape if loose else tuple
+        if any(info is None for info in infos) or len({fits(i.shape) for i in infos if i}) > 1:
             shapes = (info.shape if info else None for info in infos)
             models = (source.checkpoint.name for source in part)
             self.problems.add(merged, dict(zip(models, shapes, strict=True)))
@@ -338,7 +341,7 @@ def _token_tensor(name: str, checkpoint: Checkpoint) -> str:
     own = _tied_name(name, checkpoint)
     if not is_token_tensor(own, checkpoint):
         raise CheckpointError(
-            f"{checkpoint.name} has no tensor {name!r} with {num_rows(checkpoint)} rows, and "
+            f"{checkpoint.name} has no tensor {name!r} with {checkpoint.num_token_rows} rows, and "
             "tokenizer.tokens wants a row of it; take rows from models of one architecture"
         )
     return own

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-__all__ = ["RowMap", "RowPlan"]
+__all__ = ["RowMap", "RowPlan", "row_shape", "with_rows"]
 
 _CHUNK = 1024
 
@@ -79,10 +79,12 @@ class RowMap:
         result depends on no number of threads.
 
         Args:
-            read: Returns a tensor of a model, shape (rows, …).
+            read: Returns a tensor of a model, shape (rows, …) or (1, rows).
         """
         plan = self.plan
-        tensors = {i: read(*self.sources[i]) for i in self._used()}
+        stored = {i: read(*self.sources[i]) for i in self._used()}
+        lies = _lies(next(iter(stored.values())).shape)
+        tensors = {i: tensor.mT if lies else tensor for i, tensor in stored.items()}
         first = next(iter(tensors.values()))
         dtype = first.dtype
         for tensor in tensors.values():
@@ -103,7 +105,22 @@ class RowMap:
             real = torch.ones(plan.size, dtype=torch.bool)
             real[plan.filled] = False
             out[plan.filled.to(device)] = _mean(out, real.nonzero().view(-1)).to(dtype)
-        return out
+        return out.view(1, -1) if lies else out
+
+
+def row_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes of one row of a tensor with a row for each token."""
+    return shape[:1] if _lies(shape) else shape[1:]
+
+
+def with_rows(shape: tuple[int, ...], count: int) -> tuple[int, ...]:
+    """Return the sizes of such a tensor with another number of rows."""
+    return (1, count) if _lies(shape) else (count, *shape[1:])
+
+
+def _lies(shape: tuple[int, ...]) -> bool:
+    """Tell whether rows of one number lie side by side (Bart's `final_logits_bias`)."""
+    return len(shape) == 2 and shape[0] == 1
 
 
 def _wider(a: torch.dtype, b: torch.dtype) -> torch.dtype:

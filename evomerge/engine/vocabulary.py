@@ -16,14 +16,19 @@ import torch
 
 from evomerge.checkpoints import Checkpoint, is_embedding, is_head
 from evomerge.checkpoints.fast_tokenizer import FastTokenizer, read_fast_tokenizer
-from evomerge.engine.rows import RowMap, RowPlan
+from evomerge.engine.rows import RowMap, RowPlan, with_rows
 from evomerge.errors import CheckpointError, RecipeError, nearest
 from evomerge.recipe import TokenSettings
 
-__all__ = ["Vocabulary", "VocabularyRequest", "find_vocabulary", "is_token_tensor", "num_rows"]
+__all__ = ["Vocabulary", "VocabularyRequest", "find_vocabulary", "is_token_tensor"]
 
 _OTHER_ROWS = re.compile(
     r"position|pos_emb|token_type|(^|\.)wpe\.|per_layer|visi|visual|image|audio"
+)
+# Of heads that are more than a matrix: Bert's, ModernBert's, Bart's.
+_HEAD_PARTS = re.compile(
+    r"(^|\.)(predictions|pred_layer|lm_head|generator_lm_head|decoder)\.((decoder|proj)\.)?"
+    r"(weight|bias)$|(^|\.)final_logits_bias$"
 )
 _TOKEN_IDS = re.compile(r"token_ids?$|token_index$|suppress_tokens$")
 _TEXT_CONFIGS = ("text_config", "language_config", "llm_config", "text_model_config", "decoder")
@@ -31,18 +36,13 @@ _TEXT_CONFIGS = ("text_config", "language_config", "llm_config", "text_model_con
 Opened = tuple[tuple[str, Checkpoint], ...]
 
 
-def num_rows(checkpoint: Checkpoint) -> int | None:
-    """Return the number of rows of a model's token embedding, or None if it has none."""
-    name = checkpoint.token_embedding
-    return None if name is None else checkpoint.tensors[name].shape[0]
-
-
 def is_token_tensor(name: str, checkpoint: Checkpoint) -> bool:
     """Tell whether a tensor of a model has one row for each token."""
     info = checkpoint.tensors.get(name)
     if info is None or not info.shape or _OTHER_ROWS.search(name):
         return False
-    return info.shape[0] == num_rows(checkpoint) and (is_embedding(name) or is_head(name))
+    named = is_embedding(name) or is_head(name) or _HEAD_PARTS.search(name) is not None
+    return named and info.shape == with_rows(info.shape, checkpoint.num_token_rows or 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +192,7 @@ def find_vocabulary(request: VocabularyRequest, checkpoints: Opened) -> Vocabula
     union = request.source == "union"
     donor = request.donor if union else request.source
     tokenizers = _read_tokenizers(request, donor, named)
-    rows = {name: num_rows(named[name]) or 0 for name in (*request.merged, *tokenizers)}
+    rows = {name: named[name].num_token_rows or 0 for name in (*request.merged, *tokenizers)}
     ids: dict[str, Mapping[str, int]] = {
         name: _with_rows(tokenizer.vocab, rows[name]) for name, tokenizer in tokenizers.items()
     }
@@ -235,13 +235,13 @@ def _read_tokenizers(
             f"{donor}: there is no tokenizer to take the tokens from (tokenizer.json); add its "
             "files, or choose another model with tokenizer: {source: MODEL}"
         )
-    rows = num_rows(checkpoints[donor])
+    rows = checkpoints[donor].num_token_rows
     for name in request.merged:
-        if found[name] is None and num_rows(checkpoints[name]) != rows:
+        own_rows = checkpoints[name].num_token_rows
+        if found[name] is None and own_rows != rows:
             raise CheckpointError(
-                f"{name}: it has no tokenizer that tells which tokens its "
-                f"{num_rows(checkpoints[name])} embedding rows stand for ({donor} has {rows}); "
-                "add its tokenizer.json"
+                f"{name}: it has no tokenizer that tells which tokens its {own_rows} embedding "
+                f"rows stand for ({donor} has {rows}); add its tokenizer.json"
             )
     return {name: tokenizer or own for name, tokenizer in found.items()}
 

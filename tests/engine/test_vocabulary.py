@@ -233,6 +233,40 @@ def test_the_embedding_that_an_encoder_and_a_decoder_share(tmp_path: Path) -> No
     assert not information["unexpected_keys"]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["final_logits_bias", "cls.predictions.bias", "decoder.bias", "lm_head.decoder.weight"],
+)
+@pytest.mark.parametrize("tokenizer", ["union", "union, padded", "other"])
+def test_the_other_parts_of_a_head(name: str, tokenizer: str, tmp_path: Path) -> None:
+    """Bart's bias lies on its side, Bert's is no `lm_head`: each is made like a column here."""
+    paths = []
+    for source in (BASE, VB):
+        path = Path(variant(source, tmp_path / source))
+        tensors = load_file(path / "model.safetensors")
+        column = tensors[EMBEDDING][:, 0].clone()
+        tensors[name] = column[None] if name == "final_logits_bias" else column
+        save_file(tensors, path / "model.safetensors")
+        paths.append(str(path))
+    source = "union" if "union" in tokenizer else paths[1]
+    padded = {"pad_to_multiple_of": 64} if "padded" in tokenizer else {}
+    recipe = linear(*paths, tokenizer={"source": source, **padded})
+    _, tensors, _ = merged(recipe, tmp_path / "out")
+    assert torch.equal(tensors[name].view(-1), tensors[EMBEDDING][:, 0])
+    assert len(tensors[name].shape) == (2 if name == "final_logits_bias" else 1)
+
+
+@pytest.mark.parametrize("rest", ["text_decoder", "default"])
+def test_head_and_embedding_in_modules_of_their_own(rest: str, tmp_path: Path) -> None:
+    whole = linear(BASE, VB, tokenizer={"source": "union"}).to_dict()
+    models = whole.pop("models")
+    modules = {name: {"models": models} for name in ("embed_tokens", rest)}
+    _, tensors, _ = merged(parse_recipe({**whole, "modules": modules}), tmp_path / "modules")
+    _, expected, _ = merged(parse_recipe({**whole, "models": models}), tmp_path / "whole")
+    assert tensors.keys() == expected.keys()
+    assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
 def test_tied_embeddings(tmp_path: Path) -> None:
     from transformers import AutoModelForCausalLM
 
