@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints.checkpoint import Checkpoint, content_digest, read_data
+from evomerge.checkpoints.expert_lora import apply_experts, find_products
 from evomerge.checkpoints.header import DTYPE_SIZES, TensorInfo
 from evomerge.checkpoints.layers import is_embedding, is_head, is_head_weight
 from evomerge.checkpoints.lora import Adapter, Change, LowRank, apply_low_rank
@@ -27,6 +28,8 @@ _FLOATS = ("float64", "float32", "bfloat16", "float16", "float8_e4m3fn", "float8
 _NUMBER = re.compile(r"(?:^|\.)\d+(?:\.|$)")
 _HEADS = {"gpt_neox": "embed_out.weight"}
 _MAX_NAMES = 10
+_LAST = 4
+"""Tensors of an adapter that are kept: A and B of two parameters."""
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -59,6 +62,7 @@ class AdaptedCheckpoint(Checkpoint):
         self.generation_config = base.generation_config
         self._changes = _find_targets(base, adapter)
         self._sources: dict[str, str] = {}
+        self._last: dict[str, torch.Tensor] = {}
         self._add_head()
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(self._infos())
         self.config: Mapping[str, Any] = MappingProxyType(self._config())
@@ -92,6 +96,8 @@ class AdaptedCheckpoint(Checkpoint):
             weight = self._stored(change.replaced_by).to(getattr(torch, info.dtype))
         else:
             weight = self.base.read(source)
+        if change.experts is not None:
+            apply_experts(weight, change.experts, self._kept)
         if change.low_rank is not None:
             flipped = self._transposed(change.low_rank, info.shape)
             apply_low_rank(weight, change.low_rank, self._stored, transposed=flipped)
@@ -133,6 +139,14 @@ class AdaptedCheckpoint(Checkpoint):
 
     def _stored(self, name: str) -> "torch.Tensor":
         return read_data(name, self.adapter.tensors[name])
+
+    def _kept(self, name: str) -> "torch.Tensor":
+        """Read one of the adapter's tensors, which the next experts need too."""
+        if name not in self._last:
+            while len(self._last) >= _LAST:
+                del self._last[next(iter(self._last))]
+            self._last[name] = self._stored(name)
+        return self._last[name]
 
     def _add_head(self) -> None:
         """Give a tied model a head of its own if the adapter makes it differ from the embedding."""
@@ -278,7 +292,12 @@ def _find_targets(base: Checkpoint, adapter: Adapter) -> dict[str, Change]:
             lost.append(f"{wanted}: the model has no such tensor")
         else:
             found[name] = change
+    products, misfits = find_products(adapter.experts, adapter.tensors, base.tensors)
+    lost += misfits
+    for name, product in products.items():
+        found.setdefault(name, Change()).experts = product
     if lost:
+        base.require_plain()
         raise _misfit(base, adapter, lost)
     return found
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from evomerge.checkpoints.expert_lora import ExpertPair, ExpertProduct
 from evomerge.checkpoints.header import TensorInfo, read_header
 from evomerge.checkpoints.tokenizer import read_json
 from evomerge.errors import CheckpointError
@@ -50,7 +51,6 @@ _WRAPPED = re.compile(r"\.(base_layer|original_module|modules_to_save)(?=\.)")
 # Keys that mean another forward pass when they are set, and no plain change of the weights.
 _OTHER_FORMS = (
     "layer_replication",
-    "target_parameters",
     "alora_invocation_tokens",
     "arrow_config",
     "kasa_config",
@@ -91,12 +91,14 @@ class Change:
         low_rank: What is added to it.
         added: Name of the adapter's tensor that is added, and its factor.
         rows: Name of the adapter's tensor that replaces some rows, and their numbers.
+        experts: What is added to the weights of experts.
     """
 
     replaced_by: str | None = None
     low_rank: LowRank | None = None
     added: tuple[str, float] | None = None
     rows: tuple[str, tuple[int, ...]] | None = None
+    experts: ExpertProduct | None = None
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,7 @@ class Adapter:
             otherwise.
         fan_in_fan_out: Whether weights are stored as (inputs, outputs) where shapes leave it open.
         stays_tied: Whether a change of a tied embedding is one of the head too.
+        experts: Changes of the parameters of experts, whose tensors show in the model's files.
     """
 
     name: str
@@ -119,10 +122,12 @@ class Adapter:
     changes: Mapping[str, Change]
     fan_in_fan_out: bool
     stays_tied: bool = field(default=False)
+    experts: tuple[ExpertPair, ...] = ()
 
     def identity(self) -> str:
         """Return what its effect depends on beside its tensors."""
-        return "\n".join(f"{name} {change}" for name, change in sorted(self.changes.items()))
+        lines = [f"{name} {change}" for name, change in sorted(self.changes.items())]
+        return "\n".join([*lines, *(str(pair) for pair in self.experts)])
 
 
 def is_adapter(path: Path) -> bool:
@@ -146,13 +151,17 @@ def read_adapter(name: str, path: Path) -> Adapter:
         hint = f" (there is {others[0]}: convert it to safetensors)" if others else ""
         raise CheckpointError(f"{name}: no adapter: {_WEIGHTS} is missing in {path}{hint}")
     tensors = read_header(path / _WEIGHTS)
+    experts = _expert_pairs(name, config, tensors)
+    taken = {stored for pair in experts for stored in (pair.a, pair.b)}
+    rest = {stored: info for stored, info in tensors.items() if stored not in taken}
     return Adapter(
         name,
         path,
         tensors,
-        _changes(name, config, tensors),
+        _changes(name, config, rest),
         fan_in_fan_out=bool(config.get("fan_in_fan_out")),
         stays_tied=bool(config.get("ensure_weight_tying")),
+        experts=experts,
     )
 
 
@@ -172,6 +181,37 @@ def _check_kind(name: str, config: Mapping[str, Any]) -> None:
             f"{name}: a LoRA adapter that began with {start!r} belongs to a changed base model; "
             "save it with peft's path_initial_model_for_weight_conversion, or " + _MERGE_FIRST
         )
+
+
+def _expert_pairs(
+    name: str, config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
+) -> tuple[ExpertPair, ...]:
+    """Return the pairs of parameters that the adapter's config names (`target_parameters`)."""
+    targets = [target.rpartition(".") for target in config.get("target_parameters") or ()]
+    if not targets:
+        return ()
+    parts: dict[str, dict[str, str]] = {}
+    for stored in tensors:
+        found = _PART.match(stored.removeprefix(_PREFIX))
+        if found is not None:
+            parts.setdefault(found["module"], {})[found["part"]] = stored
+    pairs = []
+    for wrapped, held in parts.items():
+        module = _WRAPPED.sub("", wrapped + ".")[:-1]
+        alphas = {
+            parameter: _alpha(config, f"{module}.{parameter}")
+            for of, _, parameter in sorted(targets)
+            if not of or module == of or module.endswith(f".{of}")
+        }
+        if not alphas:
+            continue
+        pair = _pair(name, held)
+        if pair is None or len(held) > 2:
+            raise CheckpointError(
+                f"{name}: the adapter's tensors of {module} are of an unknown kind; {_MERGE_FIRST}"
+            )
+        pairs.append(ExpertPair(module, alphas, *pair, bool(config.get("use_rslora"))))
+    return tuple(pairs)
 
 
 def _changes(
@@ -232,6 +272,18 @@ def _low_rank(
     module: str,
     parts: Mapping[str, str],
 ) -> LowRank | None:
+    pair = _pair(name, parts)
+    if pair is None:
+        return None
+    rank = tensors[pair[0]].shape[0]
+    divisor = math.sqrt(rank) if config.get("use_rslora") else rank
+    scale = _alpha(config, module) / divisor
+    magnitude = parts.get("lora_magnitude_vector")
+    return LowRank(*pair, scale, magnitude, "lora_embedding_A" in parts)
+
+
+def _pair(name: str, parts: Mapping[str, str]) -> tuple[str, str] | None:
+    """Return the names of A and B among the adapter's tensors for one module."""
     for a, b in (("lora_A.weight", "lora_B.weight"), ("lora_embedding_A", "lora_embedding_B")):
         if (a in parts) != (b in parts):
             there, lost = (a, b) if a in parts else (b, a)
@@ -240,11 +292,7 @@ def _low_rank(
                 "download it again"
             )
         if a in parts:
-            rank = tensors[parts[a]].shape[0]
-            divisor = math.sqrt(rank) if config.get("use_rslora") else rank
-            scale = _alpha(config, module) / divisor
-            magnitude = parts.get("lora_magnitude_vector")
-            return LowRank(parts[a], parts[b], scale, magnitude, "embedding" in a)
+            return parts[a], parts[b]
     return None
 
 

@@ -231,7 +231,11 @@ def test_adapters_on_adapters_and_plus_signs_in_names(tmp_path: Path, monkeypatc
     [
         (pair(), {"peft_type": "LOHA"}, "of type LOHA, expected LORA"),
         (pair(), {"layer_replication": [[0, 1]]}, "with layer_replication, which"),
-        (pair(), {"target_parameters": ["experts.up"]}, "with target_parameters, which"),
+        (
+            pair("model.layers.0.experts"),
+            {"target_parameters": ["experts.up"]},
+            r"(?s)does not fit.*experts: A \[2, 4\] and B \[6, 2\] fit none of up$",
+        ),
         (pair(), {"init_lora_weights": "pissa_niter_4"}, "began with 'pissa_niter_4'"),
         ({f"{P}{Q}.lora_C.weight": random(1)}, {}, "lora_C.weight' is of an unknown kind"),
         ({f"{P}{Q}.lora_A.weight": random(2, 4)}, {}, "no lora_B.weight beside it"),
@@ -325,3 +329,84 @@ def test_equals_what_peft_merges(case: str, tmp_path: Path) -> None:
         assert torch.allclose(found.read(name), tensor, atol=2e-6, rtol=1e-6), name
         changed += not torch.equal(tensor, before[name])
     assert changed == len(found.changed)  # type: ignore[attr-defined]
+
+
+EXPERTS = {
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "num_hidden_layers": 2,
+    "vocab_size": 30,
+    "num_experts_per_tok": 1,
+}
+QWEN = {"num_experts": 3, "moe_intermediate_size": 12, "intermediate_size": 20}
+BOTH = ["experts.gate_up_proj", "experts.down_proj"]
+EXPERT_CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "stacked": ("GptOss", {"num_local_experts": 3, "intermediate_size": 12}, {}),
+    "square": ("GptOss", {"num_local_experts": 3, "intermediate_size": 16}, {}),
+    "apart": ("Qwen3Moe", QWEN, {"target_modules": ["q_proj"], "use_rslora": True}),
+    "square_apart": ("Qwen3Moe", {**QWEN, "moe_intermediate_size": 16}, {}),
+    "one": ("Qwen3Moe", QWEN, {"target_parameters": ["1.mlp.experts.down_proj"]}),
+    "patterns": (
+        "Qwen3Moe",
+        QWEN,
+        {
+            "rank_pattern": {"experts.down_proj": 4},
+            "alpha_pattern": {"layers.1.mlp.experts.gate_up_proj": 5},
+        },
+    ),
+    "matrix": ("Qwen3Moe", QWEN, {"target_parameters": ["mlp.gate.weight", *BOTH]}),
+    "other_names": ("Mixtral", {"num_local_experts": 3, "intermediate_size": 12}, {}),
+    "llama4": (
+        "Llama4Text",
+        {"num_local_experts": 3, "intermediate_size": 12, "intermediate_size_mlp": 20},
+        {},
+    ),
+}
+
+
+def test_experts_whose_sizes_leave_their_order_open_are_refused(tmp_path: Path) -> None:
+    module = "model.layers.0.mlp.experts"
+    tensors = {f"{module}.{name}_proj": random(3, 4, 4) for name in ("gate_up", "down")}
+    write(tmp_path / "base", tensors, {}, "model.safetensors", "config.json")
+    adapter(tmp_path / "lora", pair(module, 4, 4, 6), target_parameters=[BOTH[1]])
+    with pytest.raises(CheckpointError, match="leave open which way round they are added to one"):
+        opened(tmp_path)
+
+
+def test_experts_of_a_quantized_model_are_refused(tmp_path: Path) -> None:
+    module = "model.layers.0.mlp.experts"
+    packed = {f"{module}.down_proj_blocks": torch.zeros(3, 4, dtype=torch.uint8)}
+    config = {"quantization_config": {"quant_method": "mxfp4"}}
+    write(tmp_path / "base", packed, config, "model.safetensors", "config.json")
+    adapter(tmp_path / "lora", pair(module, 4, 4, 6), target_parameters=[BOTH[1]])
+    with pytest.raises(CheckpointError, match=r"base: its weights are quantized \(mxfp4\)"):
+        opened(tmp_path)
+
+
+@pytest.mark.parametrize("case", EXPERT_CASES)
+@pytest.mark.filterwarnings("ignore")
+def test_experts_equal_what_peft_merges(case: str, tmp_path: Path) -> None:
+    peft = pytest.importorskip("peft")
+    import transformers
+
+    torch.manual_seed(0)
+    prefix, sizes, settings = EXPERT_CASES[case]
+    config = getattr(transformers, f"{prefix}Config")(**EXPERTS, **sizes)
+    transformers.AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "base")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    targets = {"target_modules": [], "target_parameters": BOTH, **settings}
+    lora = peft.LoraConfig(r=2, lora_alpha=3, lora_dropout=0.0, init_lora_weights=False, **targets)
+    trained = peft.get_peft_model(model, lora)
+    trained.save_pretrained(tmp_path / "lora")
+    trained.merge_and_unload().save_pretrained(tmp_path / "merged")
+    wanted = load_file(tmp_path / "merged/model.safetensors")
+    found = open_checkpoint(f"{tmp_path / 'base'}+{tmp_path / 'lora'}")
+    assert found.tensors.keys() == wanted.keys()
+    before = load_file(tmp_path / "base/model.safetensors")
+    changed = 0
+    for name, tensor in wanted.items():
+        assert torch.allclose(found.read(name), tensor, atol=2e-6, rtol=1e-6), name
+        changed += not torch.equal(tensor, before[name])
+    assert changed == len(found.changed) > 0  # type: ignore[attr-defined]
