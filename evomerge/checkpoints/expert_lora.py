@@ -6,25 +6,17 @@ its sizes in either order, or each expert by itself with gate and up apart. Whic
 which parameter of a module, and which of its sizes is A's, show in the shapes.
 """
 
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from evomerge.checkpoints.experts import ParameterPlace, ParameterPlaces
 from evomerge.checkpoints.header import TensorInfo
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["ExpertPair", "ExpertProduct", "apply_experts", "find_products"]
-
-# The names that experts have in files of their own, by the parameter that transformers makes.
-_PARTS = {
-    "gate_up_proj": (("gate_proj", "up_proj"), ("w1", "w3")),
-    "down_proj": (("down_proj",), ("w2",)),
-}
-_NUMBER = re.compile(r"(?:^|\.)(\d+\..*)$")
-_OTHER_NAMES = (".block_sparse_moe.", ".mlp.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +63,6 @@ class ExpertProduct:
     turned: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Home:
-    """Where a parameter is in the model's files."""
-
-    count: int
-    rows: int
-    columns: int
-    tensors: Mapping[str, tuple[int | None, int]]
-
-
 def apply_experts(
     weight: "torch.Tensor", change: ExpertProduct, read: Callable[[str], "torch.Tensor"]
 ) -> None:
@@ -124,7 +106,7 @@ def find_products(
     """
     found: dict[str, ExpertProduct] = {}
     lost = []
-    homes = _Homes(tensors)
+    homes = ParameterPlaces(tensors)
     fits = [(pair, list(_fitting(pair, stored, homes))) for pair in pairs]
     turned = {turn for _, choices in fits for _, _, turn in choices if turn is not None}
     for pair, choices in fits:
@@ -156,8 +138,8 @@ def find_products(
 
 
 def _fitting(
-    pair: ExpertPair, stored: Mapping[str, TensorInfo], homes: "_Homes"
-) -> Iterator[tuple[str, _Home, bool | None]]:
+    pair: ExpertPair, stored: Mapping[str, TensorInfo], homes: ParameterPlaces
+) -> Iterator[tuple[str, ParameterPlace, bool | None]]:
     """Yield the parameters whose sizes fit, and whether their rows are A's inputs if that shows."""
     (width, inputs), (outputs, other) = (stored[name].shape for name in (pair.a, pair.b))
     for parameter in pair.alphas:
@@ -169,61 +151,3 @@ def _fitting(
         if straight or flipped:
             both = straight and flipped and home.count > 1
             yield parameter, home, None if both else not straight
-
-
-class _Homes:
-    """Finds parameters of modules among the tensors of a model's files."""
-
-    def __init__(self, tensors: Mapping[str, TensorInfo]) -> None:
-        self._tensors = tensors
-        self._by_tail: dict[str, list[str]] = {}
-        for name in tensors:
-            self._by_tail.setdefault(_tail(name), []).append(name)
-
-    def find(self, module: str, parameter: str) -> _Home | None:
-        """Return where a parameter is; None if it is not there, or more than once."""
-        name = self._name(f"{module}.{parameter}")
-        if name is not None:
-            shape = self._tensors[name].shape
-            if len(shape) not in (2, 3):
-                return None
-            rows, columns = shape[-2:]
-            count = shape[0] if len(shape) == 3 else 1
-            return _Home(count, rows, columns, {name: (None, 0)})
-        for parts in _PARTS.get(parameter, ()):
-            found = self._experts(module, parts)
-            if found:
-                return found
-        return None
-
-    def _experts(self, module: str, parts: tuple[str, ...]) -> _Home | None:
-        tensors: dict[str, tuple[int | None, int]] = {}
-        shapes = set()
-        count = 0
-        while True:
-            names = [self._name(f"{module}.{count}.{part}.weight") for part in parts]
-            if None in names:
-                break
-            start = 0
-            for name in names:
-                shape = self._tensors[str(name)].shape
-                shapes.add(shape)
-                tensors[str(name)] = (count, start)
-                start += shape[0]
-            count += 1
-        if len(shapes) != 1 or len(next(iter(shapes))) != 2:
-            return None
-        rows, columns = next(iter(shapes))
-        return _Home(count, rows * len(parts), columns, tensors)
-
-    def _name(self, wanted: str) -> str | None:
-        if wanted in self._tensors:
-            return wanted
-        names = self._by_tail.get(_tail(wanted), [])
-        return names[0] if len(names) == 1 else None
-
-
-def _tail(name: str) -> str:
-    """Return a name from its first number on, the experts' module under one name."""
-    match = _NUMBER.search(name)
-    return (match[1] if match else name).replace(*_OTHER_NAMES)

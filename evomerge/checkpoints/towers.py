@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from evomerge.checkpoints.checkpoint import Checkpoint
+from evomerge.checkpoints.experts import stack_experts
 from evomerge.checkpoints.header import TensorInfo
 from evomerge.checkpoints.layers import is_head
 
@@ -90,10 +91,22 @@ def fit_towers(checkpoints: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
     around = next((model for model in checkpoints.values() if _has_towers(model)), None)
     if around is None:
         return dict(checkpoints)
-    return {
-        name: TowerCheckpoint(model, around) if _fits(model, around) else model
-        for name, model in checkpoints.items()
+    return {name: _fit(model, around) for name, model in checkpoints.items()}
+
+
+def _fit(model: Checkpoint, around: Checkpoint) -> Checkpoint:
+    if _has_towers(model) or model.layers.count != around.layers.count or not model.layers.count:
+        return model
+    inner, outer = model.layers.stem, around.layers.stem
+    shapes = {
+        inner + name.removeprefix(outer): info.shape
+        for name, info in around.tensors.items()
+        if name.startswith(outer)
     }
+    tower = stack_experts(model, shapes)
+    names = _names_around(tower, around)
+    fits = all(name in around.tensors or is_head(name) for name in names)
+    return TowerCheckpoint(tower, around) if fits else model
 
 
 def _has_towers(checkpoint: Checkpoint) -> bool:
@@ -102,12 +115,6 @@ def _has_towers(checkpoint: Checkpoint) -> bool:
         for key, value in checkpoint.config.items()
         if key != "quantization_config"
     )
-
-
-def _fits(tower: Checkpoint, around: Checkpoint) -> bool:
-    if _has_towers(tower) or tower.layers.count != around.layers.count or not tower.layers.count:
-        return False
-    return all(name in around.tensors or is_head(name) for name in _names_around(tower, around))
 
 
 def _names_around(tower: Checkpoint, around: Checkpoint) -> dict[str, str]:

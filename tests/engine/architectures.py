@@ -212,6 +212,27 @@ VISION: dict[str, tuple[str, dict[str, Any]]] = {
             **QWEN_IMAGES,
         },
     ),
+    "qwen3_vl_moe": (
+        "Qwen3VLMoe",
+        {
+            "vision_config": {
+                "depth": 2,
+                "hidden_size": 16,
+                "intermediate_size": 24,
+                "num_heads": 2,
+                "out_hidden_size": 16,
+                "num_position_embeddings": 16,
+                "deepstack_visual_indexes": [0],
+            },
+            "text_config": {
+                **EXPERTS,
+                "num_local_experts": 2,
+                "mlp_only_layers": [1],
+                "rope_scaling": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+            },
+            **QWEN_IMAGES,
+        },
+    ),
     "gemma3": (
         "Gemma3",
         {

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file
 
 from evomerge.checkpoints import fit_towers, open_checkpoint
@@ -254,6 +255,28 @@ def test_a_language_model_is_merged_into_the_language_tower(
     weight = 1.0 if method == "slerp" else 0.5
     wanted = stored[there] + weight * (text[own] - stored[there])
     assert torch.allclose(merged[there], wanted, atol=1e-6)
+
+
+def test_experts_that_files_have_one_by_one_are_merged_into_a_tower_that_has_them_stacked(
+    models: Any, tmp_path: Path
+) -> None:
+    base, language = models("qwen3_vl_moe")[0], models("qwen3_moe")[1]
+    data = {"merge_method": "slerp", "base_model": base, "parameters": {"t": 1}}
+    data["models"] = [{"model": base}, {"model": language}]
+    merged = merge(data, tmp_path / "out")
+    stored = load_file(Path(base) / "model.safetensors")
+    assert {key: each.shape for key, each in merged.items()} == {
+        key: each.shape for key, each in stored.items()
+    }
+    wanted = transformers.AutoModelForCausalLM.from_pretrained(language).state_dict()
+    found = load("qwen3_vl_moe", tmp_path / "out").state_dict()
+    for key, tensor in wanted.items():
+        own = key.replace("model.", "model.language_model.", 1)
+        assert torch.allclose(found[own], tensor, atol=1e-6), key
+    task = {"merge_method": "linear", "base_model": base, "models": weighted(base, language)}
+    half = merge(task, tmp_path / "half")
+    for key, tensor in half.items():
+        assert torch.allclose(tensor, (stored[key] + merged[key]) / 2, atol=1e-6), key
 
 
 def test_a_part_of_a_vision_language_model_is_chosen_by_filters(
