@@ -13,6 +13,7 @@ from evomerge.errors import RecipeError
 
 __all__ = ["counted_config", "merged_config", "with_dtype", "with_tied"]
 
+_DECODER_COUNTS = frozenset({"decoder_layers", "num_decoder_layers"})
 _COUNT = "num_hidden_layers"
 
 
@@ -60,7 +61,7 @@ def merged_config(
         config = copy.deepcopy(dict(counted))
         path = num_layers_key(config)
         # A decoder alone may have the config of both (Bart's for language modelling).
-        if config.get("is_encoder_decoder") or "decoder_layers" in config:
+        if config.get("is_encoder_decoder") or not _DECODER_COUNTS.isdisjoint(config):
             # Which of two stacks a list in the config is about cannot be told.
             if [number for _, number in origins] != list(range(count)):
                 raise RecipeError(

@@ -23,7 +23,7 @@ Origin = tuple[Mapping[str, Any], int]
 Values = Mapping[str, Any]
 
 _PER_LAYER = re.compile(
-    r"layer|block|attn|attention|rope|intermediate_size|sparsity_pattern|heads$|ffn_mult"
+    r"layer|block|attn|attention|rope|intermediate_size|sparsity_pattern|heads$|ffn_mult|_types$"
 )
 _NUMBERS = re.compile(r"layer|block|attn")
 _OTHERS = re.compile(r"mtp|nextn|vision|visual|image|audio|feature|encoder_|out_indices|rope_scal")
@@ -34,6 +34,8 @@ _NEVER_NUMBERS = ("no_rope_layers",)
 # The number of layers at the start or the end that are of another kind than the rest.
 _FIRST = ("first_k_dense_replace", "num_dense_layers", "moe_layer_start_index")
 _LAST = ("num_kv_shared_layers",)
+# Second names of the number of layers (xLSTM).
+_ALSO_COUNTS = ("num_blocks",)
 _SETTINGS = "per_layer_config"
 # The number of the last layer that has experts (Ernie 4.5).
 _LAST_NUMBER = "moe_layer_end_index"
@@ -74,7 +76,9 @@ def follow_layers(
     _follow_last_number(own, section, origins)
     if "attention_types" in own and isinstance(own.get("attention_layers"), list):
         own["attention_types"] = [[own["attention_layers"], 1]]  # GPT-Neo: kinds and repeats
-    own[path[-1]] = len(origins)
+    for key in (path[-1], *_ALSO_COUNTS):
+        if key == path[-1] or own.get(key) == count:
+            own[key] = len(origins)
     _check_kinds(config, path, origins, filled)
 
 

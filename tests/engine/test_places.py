@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from evomerge.engine import merge_to_disk
 from evomerge.errors import RecipeError
 from evomerge.recipe import parse_recipe
-from tests.engine.architectures import COMMON, HEADS, IDS, LAYERS, SIZES
+from tests.engine.architectures import COMMON, EXPERTS, HEADS, IDS, LAYERS, SIZES
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # those of transformers' model classes
 
@@ -46,6 +46,43 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
             "hidden_size_per_layer_input": 0,
             "num_kv_shared_layers": 0,
             "layer_types": ["sliding_attention", "full_attention"] * 2,
+        },
+    ),
+    "glm_moe_dsa": (
+        "GlmMoeDsa",
+        {
+            **EXPERTS,
+            "num_key_value_heads": 2,
+            "n_routed_experts": 2,
+            "n_group": 1,
+            "topk_group": 1,
+            "q_lora_rank": 4,
+            "kv_lora_rank": 4,
+            "qk_rope_head_dim": 4,
+            "qk_nope_head_dim": 4,
+            "v_head_dim": 8,
+            "index_head_dim": 8,
+            "index_n_heads": 2,
+            "indexer_types": ["full", "shared", "full", "shared"],
+            "mlp_layer_types": ["dense", "sparse", "sparse", "sparse"],
+        },
+    ),
+    "xlstm": (
+        "xLSTM",
+        {**LAYERS, "hidden_size": 16, "num_blocks": 4, "num_heads": 2, "vocab_size": 32},
+    ),
+    "prophetnet": (
+        "ProphetNet",
+        {
+            "hidden_size": 16,
+            "encoder_ffn_dim": 24,
+            "decoder_ffn_dim": 24,
+            "num_encoder_layers": 4,
+            "num_decoder_layers": 4,
+            "num_encoder_attention_heads": 2,
+            "num_decoder_attention_heads": 2,
+            "vocab_size": 32,
+            "is_encoder_decoder": False,
         },
     ),
     "llama": ("Llama", SIZES),
@@ -96,6 +133,29 @@ def test_settings_of_single_layers_follow(tmp_path: Path) -> None:
     assert config["per_layer_config"] == {str(i): {"head_dim": 16} for i in (0, 2, 4)}
     _, seen = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(seen.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "wanted"),
+    [
+        ("glm_moe_dsa", "indexer_types", ["full", "full", "shared", "full", "shared"]),
+        ("xlstm", "num_blocks", 5),
+    ],
+)
+def test_what_a_config_says_of_layers_follows(
+    name: str, key: str, wanted: Any, tmp_path: Path
+) -> None:
+    path = make(name, tmp_path)
+    stack(tmp_path / "out", (path, 0, 1), (path, 2, 4), (path, 2, 4))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())[key] == wanted
+    _, seen = transformers.AutoModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(seen.values())
+
+
+def test_a_decoder_whose_config_counts_the_layers_of_both_stacks_is_refused(tmp_path: Path) -> None:
+    path = make("prophetnet", tmp_path)
+    with pytest.raises(RecipeError, match="has two, an encoder and a decoder"):
+        stack(tmp_path / "out", (path, 0, 3))
 
 
 def test_layers_of_another_architecture_are_refused_if_a_tensor_would_be_lost(
