@@ -1,4 +1,4 @@
-"""Ctrl-C once: come to an end. Ctrl-C twice: stop."""
+"""Ctrl-C once: come to an end. Ctrl-C twice, or SIGTERM: stop."""
 
 import signal
 import sys
@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["interruptible"]
+__all__ = ["STOPPED", "interruptible"]
+
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+"""Exit codes of a run that was stopped at once."""
 
 
 @contextmanager
 def interruptible() -> Iterator[Callable[[], bool]]:
-    """Take the first SIGINT as a wish and the second as an order.
+    """Take the first SIGINT as a wish, and the second and SIGTERM as an order.
 
     Yields:
         A function that tells whether somebody asked for the end.
@@ -30,8 +33,12 @@ def interruptible() -> Iterator[Callable[[], bool]]:
         )
         stream.flush()
 
-    before = signal.signal(signal.SIGINT, take)
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGINT, take), signal.signal(signal.SIGTERM, stop)
     try:
         yield lambda: requested
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGINT, before[0])
+        signal.signal(signal.SIGTERM, before[1])

@@ -12,6 +12,7 @@ from evomerge.cli.convert import convert
 from evomerge.cli.dashboard import dashboard
 from evomerge.cli.evaluate import evaluate
 from evomerge.cli.export import export
+from evomerge.cli.interrupt import STOPPED
 from evomerge.cli.items import items
 from evomerge.cli.merge import merge
 from evomerge.cli.methods import methods
@@ -23,8 +24,6 @@ __all__ = ["app", "main"]
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 """Why the system takes no file that is written: nothing that a traceback would explain."""
-
-_INTERRUPTED = 130
 
 app = typer.Typer(
     name="evomerge",
@@ -81,6 +80,6 @@ def main() -> None:
         typer.echo(f"error: {where}{os.strerror(error.errno)}", err=True)
         sys.exit(2)
     except SystemExit as end:  # typer makes one of Ctrl-C
-        if end.code == _INTERRUPTED:
+        if end.code in STOPPED:
             typer.echo("\nstopped; the same command goes on from here", err=True)
         raise

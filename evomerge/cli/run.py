@@ -41,7 +41,7 @@ def run(
     ] = None,
     storage: Annotated[
         str | None,
-        typer.Option(help="Optuna storage URL of the study.", show_default="RUN/study.db"),
+        typer.Option(help="Optuna storage URL of a new study.", show_default="RUN/study.db"),
     ] = None,
     device: Device = "auto",
     cache: Annotated[

@@ -184,6 +184,6 @@ def _blended(metric: TaskItems, smooth: TaskItems, calibration: Calibration) -> 
     worth = calibration(smooth.values)
     return replace(
         metric,
-        metric="blend",
+        metric=f"{metric.metric},blend",  # on the scale of the metric, whose range is known
         values=METRIC_SHARE * metric.values + (1.0 - METRIC_SHARE) * worth,
     )

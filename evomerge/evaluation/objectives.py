@@ -61,6 +61,7 @@ class Objective:
         """
         tasks = self._tasks(scores)
         points = self._points(tasks)
+        value = self._value(points)
         slopes = self._slopes(tasks, points)
         if slopes is not None:
             parts = [(tasks[n].items, influences(tasks[n]), slope) for n, slope in slopes.items()]
@@ -68,7 +69,7 @@ class Objective:
         else:
             stderr = _spread(self._resampled(tasks, points, _num_samples(tasks)))
         count = sum(len(task.items) for task in tasks.values())
-        return Estimate(self._value(points), stderr, count)
+        return Estimate(value, stderr, count)
 
     def combine(
         self, points: "Mapping[str, TaskScore]", errors: Mapping[str, float]

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -30,6 +30,9 @@ _BEST_AND_WORST: Mapping[str, tuple[float, float | None]] = {
     **dict.fromkeys(("bits_per_byte", "gold_bits_per_byte", "brier_score", "ter"), (0.0, None)),
 }
 """Metric -> its best value, and its worst where there is one."""
+
+_BELOW_WORST = ("mcc",)
+"""Metrics that go below what is the worst to reckon with."""
 
 
 class Rule(Protocol):
@@ -182,7 +185,7 @@ class UserFunction:
             EvaluationError: if it raises, or returns no finite number.
         """
         try:
-            result = self.function({name: scores[name] for name in self.tasks})
+            result = self.function({name: _possible(scores[name]) for name in self.tasks})
             number = float(result)
         except Exception as exc:  # the function is the user's
             raise EvaluationError(
@@ -196,15 +199,32 @@ class UserFunction:
         """Return None: nothing is known of the function."""
 
     def many(self, scores: Scores, resampled: Mapping[str, Array]) -> Array:
-        """Return the function's value for each sample."""
-        return _one_by_one(self.value, scores, resampled)
+        """Return the function's value for each sample, nan where it has none."""
+        return _one_by_one(self._value_or_nan, scores, resampled)
+
+    def _value_or_nan(self, scores: Scores) -> float:
+        # The logarithm of a score of 0, say, which the candidate does not have.
+        try:
+            return self.value(scores)
+        except EvaluationError:
+            return math.nan
+
+
+def _possible(score: "TaskScore") -> "TaskScore":
+    """Return the nearest score that its metric can have: estimates may lie beyond, as 1.01."""
+    name = score.metric.partition(",")[0]
+    best, worst = _BEST_AND_WORST.get(name, (None, None))
+    value = score.value
+    if best is not None:
+        value = min(value, best) if score.higher_is_better else max(value, best)
+    if worst is not None and name not in _BELOW_WORST:
+        value = max(value, worst) if score.higher_is_better else min(value, worst)
+    return score if value == score.value else replace(score, value=value)
 
 
 def _one_by_one(
     value: Callable[[Scores], float], scores: Scores, resampled: Mapping[str, Array]
 ) -> Array:
-    from dataclasses import replace
-
     num = len(next(iter(resampled.values())))
     return np.array(
         [

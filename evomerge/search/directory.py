@@ -60,6 +60,11 @@ class RunDirectory:
         """Results by recipe, so that none is scored twice."""
         return self.path / "cache"
 
+    @property
+    def settings(self) -> Path:
+        """Where the study is kept and under which name."""
+        return self.path / "run.json"
+
     def items(self, number: int, split: str) -> Path:
         """Per-item scores of a trial."""
         return self.path / "items" / f"{number:05d}.{split}.parquet"
@@ -90,14 +95,13 @@ class RunDirectory:
 
     def read_settings(self) -> dict[str, Any]:
         """Return where the study is kept and under which name."""
-        path = self.path / "run.json"
-        if not path.is_file():
-            raise StudyError(f"{path}: missing; the run was not started by 'evomerge run'")
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        if not self.settings.is_file():
+            raise StudyError(f"{self.settings}: missing; the run was not started by 'evomerge run'")
+        return dict(json.loads(self.settings.read_text(encoding="utf-8")))
 
     def write_settings(self, settings: dict[str, Any]) -> None:
         """Keep where the study is kept and under which name."""
-        write_atomically(self.path / "run.json", json.dumps(settings, indent=2) + "\n")
+        write_atomically(self.settings, json.dumps(settings, indent=2) + "\n")
 
     def lock(self) -> "_Lock":
         """Return a lock that one process holds; the system frees it when the process ends."""

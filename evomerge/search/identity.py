@@ -132,7 +132,7 @@ def _item_lists(space: Space) -> dict[str, str]:
     return {str(path): path.read_text(encoding="utf-8") for path in paths if path.is_file()}
 
 
-def write_space(directory: RunDirectory, space: Space, storage: str | None) -> None:
+def write_space(directory: RunDirectory, space: Space, study: Study, storage: str | None) -> None:
     """Write the space and where its study is, so that the run directory can be read alone."""
     document = space.document.model_dump(mode="json", exclude_unset=True)
     search = space.document.search
@@ -146,6 +146,7 @@ def write_space(directory: RunDirectory, space: Space, storage: str | None) -> N
     directory.write_settings(
         {
             "name": space.name,
+            "study": study.name,
             "storage": without_password(storage) if storage else None,
             "folder": str(space.origin.folder.resolve()),
             "evomerge": __version__,

@@ -234,7 +234,8 @@ class Judge:
 
     def _settle(self) -> None:
         """Make the objectives and find the references, if all baselines are there for that."""
-        held = {outcome.number: outcome for outcome in self._held}
+        # By number, whoever was done first: sums differ in their last bits with their order.
+        held = {each.number: each for each in sorted(self._held, key=lambda each: each.number)}
         trials = self._study.records.values()
         ended = {
             (record.kind, record.label)

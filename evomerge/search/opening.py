@@ -35,7 +35,8 @@ class OpenRun:
         # Whoever reads must not leave an empty study behind where there is none.
         storage = open_storage(self.storage_url, create=False)
         try:
-            self.study = Study(storage, self.name, self.space.dimensions, objectives, create=False)
+            name = settings.get("study", self.name)
+            self.study = Study(storage, name, self.space.dimensions, objectives, create=False)
         except StudyError as error:
             raise StudyError(f"{path}: {error}") from error
 

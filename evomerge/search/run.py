@@ -12,6 +12,7 @@ import yaml
 from evomerge.checkpoints import content_identity, open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
+from evomerge.errors import StudyError
 from evomerge.evaluation.settings import Split
 from evomerge.recipe import parse_recipe
 from evomerge.search.baselines import baselines
@@ -32,10 +33,10 @@ from evomerge.search.identity import claim, claim_tasks, write_space
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
+from evomerge.search.places import StudyPlace
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.sessions import add_up_seconds, close_session, open_session
-from evomerge.search.storage import open_storage
 from evomerge.search.study import Study
 from evomerge.search.verdicts import HoldoutCheck
 from evomerge.search.warm_start import Hint, read_warm_start
@@ -95,7 +96,8 @@ def run(
         out: Run directory; by default ``runs/NAME``.
         workers: Workers; more than one are Ray actors.
         ray_address: A running Ray cluster.
-        storage: Storage URL of the study; by default SQLite in the run directory.
+        storage: Storage URL of a new run's study; by default SQLite in the run directory. Another
+            session goes on where the study is.
         device: A torch device, or ``auto``.
         allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
         cache: Folder of results that several runs share; by default one in the run directory.
@@ -116,7 +118,7 @@ def run(
         warm = read_warm_start(space, warm_start)
         space, hints = warm.space, warm.hints
     identities = _check_models(space)
-    elsewhere = open_storage(storage) if storage else None
+    place = StudyPlace(directory, storage)
     with ExitStack() as stack:
 
         def start() -> Pool:
@@ -128,20 +130,20 @@ def run(
         pool = None if directory.space.is_file() else start()
         directory.create()
         stack.enter_context(directory.lock())
-        study = Study(
-            elsewhere or open_storage(directory.study_url),
-            space.name,
-            space.dimensions,
-            tuple(space.document.objective),
-        )
-        if "hints" in study.attributes:
+        study = place.open(space)
+        if "hints" in study.attributes and directory.space.is_file():
             kept = parse_space(directory.read_space()).document.start
             space = space.with_document(start=kept)
             hints = tuple(Hint(**each) for each in study.attributes["hints"])
         elif warm_start is not None:
+            if "identity" in study.attributes:
+                raise StudyError(
+                    f"--warm-start {warm_start}: the run in {directory.path} was begun without; "
+                    "leave it out to go on, or give another --out to begin with it"
+                )
             study.set_attribute("hints", [asdict(each) for each in hints])
         claim(study, space, identities)
-        write_space(directory, space, storage)
+        write_space(directory, space, study, place.url)
         finalists = _finished(study, space)
         if finalists is None:
             pool = pool or start()

@@ -1,16 +1,16 @@
 """The study: the one record of a run, in any Optuna storage."""
 
+import contextlib
 import copy
 import dataclasses
 import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 import optuna
-from optuna.exceptions import OptunaError
+from optuna.exceptions import DuplicatedStudyError, OptunaError
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState, create_trial
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +21,7 @@ from evomerge.search.layout import BEGUN, ENDED
 from evomerge.search.records import Kind, Summary, TrialRecord
 from evomerge.space import Dimension, Value
 
-__all__ = ["Study"]
+__all__ = ["Study", "create_study"]
 
 METRIC = "objective"
 
@@ -57,7 +57,7 @@ class Study:
         self.name = name
         self.dimensions = dimensions
         if create:
-            _create(storage, name, list(objectives))
+            _create(storage, name, list(objectives), load_if_exists=True)
         try:
             self._id = storage.get_study_id_from_name(name)
         except KeyError as error:
@@ -201,7 +201,7 @@ class Study:
         self.records[number] = record
         return record
 
-    @contextmanager
+    @contextlib.contextmanager
     def _timed(self) -> Iterator[None]:
         started = time.perf_counter()
         try:
@@ -227,14 +227,36 @@ class Study:
         return self.storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
 
-def _create(storage: BaseStorage, name: str, objectives: list[str]) -> None:
+def create_study(storage: BaseStorage, name: str, objectives: Sequence[str]) -> str:
+    """Make a new study, and return its name: with a number where others have the one wanted.
+
+    Args:
+        storage: Where it is kept.
+        name: Its name there, if it is free.
+        objectives: Names of the numbers that are raised.
+    """
+    taken = set(optuna.get_all_study_names(storage))
+    number = 1
+    while True:
+        wanted = name if number == 1 else f"{name}-{number}"
+        number += 1
+        if wanted in taken:
+            continue
+        with contextlib.suppress(DuplicatedStudyError):  # another process was quicker
+            _create(storage, wanted, list(objectives), load_if_exists=False)
+            return wanted
+
+
+def _create(
+    storage: BaseStorage, name: str, objectives: list[str], *, load_if_exists: bool
+) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         study = optuna.create_study(
             storage=storage,
             study_name=name,
             directions=["maximize"] * len(objectives),
-            load_if_exists=True,
+            load_if_exists=load_if_exists,
         )
         if len(study.directions) == len(objectives):
             study.set_metric_names(objectives)

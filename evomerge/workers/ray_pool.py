@@ -2,9 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -151,6 +153,21 @@ class RayPool:
         self.close()
 
     def _connect(self, address: str | None, workers: int) -> None:
+        # Ray takes SIGTERM for itself, and ends with the stack of its C++ part.
+        sigterm = signal.getsignal(signal.SIGTERM)
+        self._join(address, workers)
+        if sigterm is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, sigterm)
+        gpus = self._ray.cluster_resources().get("GPU", 0.0)
+        wanted = workers * self._gpus
+        if wanted > gpus:
+            self.close()
+            raise PrerequisiteError(
+                f"{workers} workers on {self._spec.device!r} want {wanted:g} GPUs, the Ray cluster "
+                f"has {gpus:g}; use fewer --workers or --device cpu"
+            )
+
+    def _join(self, address: str | None, workers: int) -> None:
         quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
         if address is None:
             # "local": without an address Ray would join a cluster that somebody else started.
@@ -170,14 +187,6 @@ class RayPool:
                     f"--ray-address {address}: Ray could not join the cluster ({error}); the "
                     "cluster's versions of Python and Ray must be installed here"
                 ) from error
-        gpus = self._ray.cluster_resources().get("GPU", 0.0)
-        wanted = workers * self._gpus
-        if wanted > gpus:
-            self.close()
-            raise PrerequisiteError(
-                f"{workers} workers on {self._spec.device!r} want {wanted:g} GPUs, the Ray cluster "
-                f"has {gpus:g}; use fewer --workers or --device cpu"
-            )
 
     def _spawn(self) -> Any:
         options = {"num_cpus": 1, "num_gpus": self._gpus, "max_restarts": 0}

@@ -63,7 +63,7 @@ def test_the_blend_is_half_the_metric_and_half_what_the_smooth_value_is_worth():
     mine = scores([1.0, 0.0], [0.1, 0.7])
     guided = blend(mine, ["t"], calibrations)
     assert guided.by_task == mine.by_task
-    assert guided.smooth["t"].metric == "blend"
+    assert guided.smooth["t"].metric == "acc,blend", "on the scale of the metric"
     assert guided.guiding().by_task["t"].values == pytest.approx([0.5, 0.5])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from evomerge.errors import SpaceError
-from evomerge.proposers import PROPOSERS, Told, make_proposer
+from evomerge.proposers import PROPOSERS, Told, check_user_class, make_proposer
 from evomerge.proposers.conformance import CONDITIONAL, LINE, MIXED
 from evomerge.space import OPTIMIZERS, SearchSettings, parse_space
 from tests.conftest import ENVIRONMENT
@@ -120,6 +120,17 @@ class Incomplete:
     def ask(self, number):
         pass
 
+class Answers(Middle):
+    def ask(self, number):
+        return self.start.get("point", self.start)
+    def should_stop(self):
+        return self.start["stop"]
+
+class Broken(Middle):
+    def ask(self, number):
+        raise RuntimeError("no   idea")
+    tell = recall = should_stop = lambda self, *_: {}["key"]
+
 number = 3
 """
 
@@ -150,9 +161,84 @@ class TestUserS:
         with pytest.raises(SpaceError, match=rf"optimizer '{name}': .*{message}"):
             make(name, folder=tmp_path)
 
+    def test_a_constructor_that_takes_other_arguments_shows_at_once(self, tmp_path):
+        (tmp_path / "other.py").write_text("class Other:\n    def __init__(self, space): pass")
+        check_user_class("mine:Middle", tmp_path)
+        message = r"optimizer 'other:Other': .*'start'; it is called as Class\(space, start="
+        with pytest.raises(SpaceError, match=message):
+            check_user_class("other:Other", tmp_path)
+
     def test_its_refusal_is_one_message(self, tmp_path):
         with pytest.raises(SpaceError, match=r"making it failed: ValueError: one objective only"):
             make("mine:Middle", folder=tmp_path, num_objectives=2)
+
+    @pytest.mark.parametrize(
+        ("point", "message"),
+        [
+            ({"point": None}, "returned None, and not a dict"),
+            ({"point": {}}, "returned no value for weight"),
+            ({"weight": 7}, r"returned weight = 7, which is not a number from -1 to 1"),
+            ({"weight": float("nan")}, r"returned weight = nan, which is not a number from"),
+            ({"weight": "0.5"}, r"returned weight = '0.5', which is not a number from"),
+            ({"weight": True}, r"returned weight = True, which is not a number from"),
+            ({"count": 2.5}, r"returned count = 2.5, which is not a whole number from 1 to 5"),
+            (
+                {"method": "tie"},
+                r"returned method = 'tie', which is none of 'ties', 'linear', None",
+            ),
+            ({"wieght": 0.5}, r"returned a value for 'wieght': did you mean 'weight'"),
+        ],
+    )
+    def test_a_point_that_is_none_is_one_message(self, tmp_path, point, message):
+        start = {**MIXED.from_unit([0.5] * 5), **point}
+        proposer = make("mine:Answers", MIXED, folder=tmp_path, start=start)
+        with pytest.raises(SpaceError, match=rf"^optimizer 'mine:Answers': ask\(3\) {message}"):
+            proposer.ask(3)
+
+    def test_a_value_that_does_not_exist_at_its_point(self, tmp_path):
+        start = {"method": "linear", "weight": 1.0, "density": 0.5}
+        proposer = make("mine:Answers", CONDITIONAL, folder=tmp_path, start=start)
+        with pytest.raises(SpaceError, match="value for 'density': does not exist at this point"):
+            proposer.ask(3)
+
+    def test_numbers_of_numpy_and_any_order_are_taken(self, tmp_path):
+        good = {"weight": 0.25, "density": 0.5, "count": 3, "size": 10, "method": "ties"}
+        start = {
+            "method": np.str_("ties"),
+            "size": np.int64(10),
+            "count": 3.0,
+            "density": np.float32(0.5),
+            "weight": np.float64(0.25),
+        }
+        point = make("mine:Answers", MIXED, folder=tmp_path, start=start).ask(0)
+        assert list(point.items()) == list(good.items())
+        assert [type(value) for value in point.values()] == [float, float, int, int, str]
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            (None, None),
+            (False, None),
+            ("all seen", "all seen"),
+            (True, "the optimizer has nothing left to propose"),
+        ],
+    )
+    def test_its_reason_to_stop(self, tmp_path, answer, reason):
+        proposer = make("mine:Answers", MIXED, folder=tmp_path, start={"stop": answer})
+        assert proposer.should_stop() == reason
+
+    def test_what_it_raises_is_one_message_with_the_place(self, tmp_path):
+        proposer = make("mine:Broken", MIXED, folder=tmp_path)
+        line = 1 + USER.splitlines().index('        raise RuntimeError("no   idea")')
+        place = rf"\(mine.py, line {line}\)"
+        with pytest.raises(SpaceError, match=rf"ask\(3\) raised RuntimeError: no idea {place}"):
+            proposer.ask(3)
+        with pytest.raises(SpaceError, match=r"tell\(3, …\) raised KeyError: 'key' \(mine.py"):
+            proposer.tell(3, Told((0.5,)))
+        with pytest.raises(SpaceError, match=r"recall\(3, …\) raised KeyError"):
+            proposer.recall(3, {})
+        with pytest.raises(SpaceError, match=r"should_stop\(\) raised KeyError"):
+            proposer.should_stop()
 
 
 def test_the_table_is_the_table():

@@ -1,11 +1,17 @@
 """A run that is guided by blends: calibrated on its baselines, once, the same after a resume."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 
 import evomerge
 from evomerge.evaluation import ItemScores
 from evomerge.evaluation.calibration import Calibration
-from evomerge.search import open_run
+from evomerge.search import RunDirectory, Study, open_run, open_storage
+from evomerge.search.judging import Judge
+from evomerge.search.objectives import ObjectiveFacts
+from evomerge.workers import Scored
 from tests.conftest import small_space
 
 
@@ -83,6 +89,53 @@ def test_a_resumed_run_keeps_its_calibrations(run, folder):
     for number, record in mine.items():
         assert record.point == theirs[number].point
         assert record.search == theirs[number].search
+
+
+def as_probabilities(scores, generator):
+    """Return scores as a worker sends them: the run's files have the blends."""
+    smooth = {
+        task: replace(
+            metric,
+            metric="gold_probability",
+            values=0.6 * generator.random(len(metric.values)) + 0.4 * metric.values,
+        )
+        for task, metric in scores.by_task.items()
+    }
+    return ItemScores(scores.by_task, smooth)
+
+
+def test_calibrations_do_not_depend_on_which_baseline_was_done_first(run, folder, tmp_path):
+    space, opened = space_with(folder, {}), open_run(run)
+    facts = ObjectiveFacts.from_dict(opened.study.attributes["objective"])
+    records = [record for record in opened.study.records.values() if record.is_baseline]
+
+    def calibrations(name, order):
+        directory = RunDirectory(tmp_path / name)
+        directory.create()
+        study = Study(open_storage(directory.study_url), "s", space.dimensions)
+        for each in records:
+            study.begin(
+                kind=each.kind,
+                label=each.label,
+                recipe=each.recipe,
+                point=each.point,
+                asked_after=0,
+                seed=0,
+            )
+        judge = Judge(space, facts, study, directory)
+        for number in order:
+            judge.take(Scored(int(number), "search", probabilities[number], {}, 1))
+        return study.attributes["calibrations"]
+
+    generator = np.random.default_rng(0)
+    probabilities = {
+        record.number: as_probabilities(items(run, record.number), generator) for record in records
+    }
+    found = [
+        calibrations(f"order{index}", generator.permutation(len(records))) for index in range(8)
+    ]
+    assert all(each["logistic"] for each in found[0].values())
+    assert all(each == found[0] for each in found)
 
 
 def test_without_a_guide_the_metric_is_what_is_raised(folder):

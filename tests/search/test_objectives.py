@@ -102,7 +102,7 @@ def test_improvement_over_tasks_and_its_error():
 
 
 def test_a_function_of_the_user():
-    scores = items(0, a=2.0, b=1.0)
+    scores = items(0, a=0.6, b=0.5)
     rule = UserFunction("m:f", lambda s: s["a"].value * s["b"].value, ("a", "b"))
     estimate = Objective({"a": 1.0, "b": 1.0}, rule).estimate(scores)
     a, b = (task.values for task in scores.by_task.values())
@@ -117,6 +117,33 @@ def test_a_function_of_the_user():
         broken = Objective({"a": 1.0}, UserFunction("m:f", function, ("a",)))
         with pytest.raises(EvaluationError, match=message):
             broken.estimate(scores)
+
+
+def test_a_function_of_the_user_gets_scores_that_can_be():
+    """Estimates and their draws lie beyond the range, where a root or a logarithm has no value."""
+
+    def rule(scores):
+        return math.log(1.0 - scores["t"].value)
+
+    objective = Objective({"t": 1.0}, UserFunction("m:f", rule, ("t",)))
+    near = TaskScore("acc,none", 0.9, 0.1, 32, True)
+    value, error = objective.combine({"t": near}, {"t": 0.1})
+    assert value == pytest.approx(math.log(0.1))
+    assert 0 < error < 5
+    root = Objective({"t": 1.0}, UserFunction("m:f", lambda s: math.sqrt(1 - s["t"].value), ("t",)))
+    for metric, better, value, wanted in [
+        ("acc", True, 1.02, 1.0),
+        ("exact_match,strict", True, -0.02, 0.0),
+        ("chrf", True, 101.0, 100.0),
+        ("mcc", True, -0.5, -0.5),
+        ("perplexity", False, 0.9, 1.0),
+        ("perplexity", False, 70.0, 70.0),
+        ("of_my_own", True, 7.0, 7.0),
+    ]:
+        same = Objective({"t": 1.0}, UserFunction("m:f", lambda s: s["t"].value, ("t",)))
+        beyond = {"t": TaskScore(metric, value, 0.1, 32, better)}
+        assert same.combine(beyond, {"t": 0.0})[0] == wanted
+    assert root.combine({"t": TaskScore("acc", 1.01, 0.1, 32, True)}, {"t": 0.1})[0] == 0.0
 
 
 def test_functions_are_found_by_name(tmp_path):
@@ -202,7 +229,7 @@ def test_a_function_that_fails_on_some_scores_fails_those_trials(harness, tmp_pa
     monkeypatch.chdir(tmp_path)
     (tmp_path / "picky.py").write_text(
         "def score(scores):\n"
-        "    if scores['a'].value < 0.5:\n"
+        "    if scores['a'].value < 0.7:\n"
         "        raise ValueError('too bad')\n"
         "    return scores['a'].value\n"
     )
@@ -211,7 +238,7 @@ def test_a_function_that_fails_on_some_scores_fails_those_trials(harness, tmp_pa
     complete = [r for r in study.records.values() if r.state == "complete"]
     assert failed
     assert complete
-    assert all(record.value >= 0.5 for record in complete)
+    assert all(record.value >= 0.7 for record in complete)
 
 
 def test_several_objectives(harness):

@@ -14,7 +14,7 @@ from .conftest import InstantPool
 def earlier(harness):
     run = harness("earlier", trials=25)
     run.drive(InstantPool(), holdout=True)
-    write_space(run.directory, run.space, None)
+    write_space(run.directory, run.space, run.study(), None)
     settings = run.directory.read_settings()
     run.directory.write_settings(settings | {"name": "s"})
     return run

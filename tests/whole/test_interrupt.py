@@ -62,6 +62,21 @@ def test_ctrl_c_twice_says_that_the_same_command_goes_on(tmp_path):
     assert "Traceback" not in output
 
 
+def test_sigterm_stops_at_once_without_loss(tmp_path):
+    space = small_space(tmp_path / "space.yml", search={"trials": 400})
+    run = tmp_path / "run"
+    process = start("run", space, "--out", run)
+    wait_for_trials(run, 7, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 128 + signal.SIGTERM, output
+    assert output.splitlines()[-1] == "stopped; the same command goes on from here"
+    assert not (run / "result.json").exists()
+    records = open_run(run).study.records
+    assert sum(record.state == "running" for record in records.values()) <= 1
+    succeed("run", space, "--out", run, "--trials", len(records) + 1)
+
+
 def test_ctrl_c_is_answered_while_something_else_is_kept_quiet(capsys):
     with interruptible() as interrupted:
         with contextlib.redirect_stderr(io.StringIO()):
