@@ -12,6 +12,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
 from evomerge.evaluation.lm_eval_config import plain_config, task_definition
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
+from evomerge.evaluation.lm_eval_generation import answer_limit
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
 from evomerge.evaluation.lm_eval_smooth import is_gold, make_smooth
@@ -52,6 +53,7 @@ class LmEvalTask:
         name: Its name.
         metric: What is asked for.
         smooth: What guides the search in its place, if anything does.
+        answer_limit: Tokens that an answer may have; None if none is generated.
         sides: Where the items of each side come from; one object where they are to be divided.
     """
 
@@ -77,6 +79,7 @@ class LmEvalTask:
         if getattr(task, "MULTIMODAL", False):
             raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
         self._configure(wanted)
+        self.answer_limit = answer_limit(task)
         self.metric = resolve_metric(task, wanted.metric)
         self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
         self.smooth = make_smooth(
