@@ -6,17 +6,12 @@ from typing import Any
 from evomerge.errors import EvaluationError, nearest
 from evomerge.evaluation.settings import EvaluationSettings
 
-__all__ = ["answer_limit", "check_gen_kwargs", "room_of"]
+__all__ = ["answer_limit", "check_gen_kwargs", "overrides", "room_of"]
 
-LM_EVAL_NAMES = (
-    "until",
-    "do_sample",
-    "temperature",
-    "max_gen_toks",
-    "max_new_tokens",
-    "max_tokens",
-    "max_completion_tokens",
-)
+LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
+"""Names of one setting; where there are several, lm-eval takes the first of these."""
+
+LM_EVAL_NAMES = ("until", "do_sample", "temperature", *LIMITS)
 """What lm-eval understands itself, whichever the backend."""
 
 DEFAULT_LIMIT = 256
@@ -59,6 +54,13 @@ def _backend_names(backend: str) -> list[str]:
 
         names = GenerationConfig().to_dict()  # type: ignore[no-untyped-call]
     return [name for name in names if name[0] != "_" and name not in NOT_FOR_ANSWERS]
+
+
+def overrides(gen_kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``evaluation.gen_kwargs`` so that they win over a task's own, by whatever name."""
+    limit = next((gen_kwargs[name] for name in LIMITS if name in gen_kwargs), None)
+    changed = {key: value for key, value in gen_kwargs.items() if key not in LIMITS}
+    return changed if limit is None else {**changed, "max_gen_toks": limit}
 
 
 def room_of(config: Mapping[str, Any]) -> int | None:

@@ -12,7 +12,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
 from evomerge.evaluation.lm_eval_config import plain_config, task_definition
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
-from evomerge.evaluation.lm_eval_generation import answer_limit
+from evomerge.evaluation.lm_eval_generation import answer_limit, overrides
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
 from evomerge.evaluation.lm_eval_smooth import is_gold, make_smooth
@@ -170,7 +170,7 @@ class LmEvalTask:
         elif own is None:
             task.set_config("num_fewshot", 0)
         if settings.gen_kwargs and task.get_config("output_type") == "generate_until":
-            task.set_config("generation_kwargs", dict(settings.gen_kwargs), update=True)
+            task.set_config("generation_kwargs", overrides(settings.gen_kwargs), update=True)
 
     def _example_ids(self) -> list[str]:
         """Return the content ids of all documents that may be few-shot examples, in their order."""
