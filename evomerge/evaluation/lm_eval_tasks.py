@@ -54,6 +54,7 @@ class LmEvalTask:
         metric: What is asked for.
         smooth: What guides the search in its place, if anything does.
         answer_limit: Tokens that an answer may have; None if none is generated.
+        told_of_cut_prompts: Whether a person knows that prompts do not fit into the model.
         sides: Where the items of each side come from; one object where they are to be divided.
     """
 
@@ -80,6 +81,7 @@ class LmEvalTask:
             raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
         self._configure(wanted)
         self.answer_limit = answer_limit(task)
+        self.told_of_cut_prompts = False
         self.metric = resolve_metric(task, wanted.metric)
         self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
         self.smooth = make_smooth(
