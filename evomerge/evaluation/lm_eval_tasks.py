@@ -86,11 +86,17 @@ class LmEvalTask:
         self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
         self.smooth = make_smooth(
             task,
-            wanted.smooth,
+            None if settings.thinks and wanted.smooth == "auto" else wanted.smooth,
             self.metric,
             self.sides["search"].contents.values(),
             with_chat_template=bool(settings.apply_chat_template),
         )
+        if settings.thinks and (self.answer_limit is None or self.smooth is not None):
+            raise EvaluationError(
+                f"task {self.name!r} asks for log-likelihoods, and a model that thinks first "
+                "(lm_eval.model_args) can only be asked for answers; take a task that generates, "
+                "without 'smooth'"
+            )
         self._shown = self._example_ids()
         for side in self.sides.values():
             if side.ids and set(self._shown).issuperset(side.ids):

@@ -108,6 +108,7 @@ class VllmModel:
                     sampling_seed=int(settings.lm_eval.get("torch_random_seed", 0)),
                     chat_template=settings.chat_template,
                     worker_extension_cls=extension,
+                    **settings.model_args,
                     **options,
                 )
         except Exception as exc:

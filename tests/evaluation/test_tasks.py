@@ -265,6 +265,14 @@ def test_a_dataset_of_the_hub_that_is_not_there(tmp_path):
         load(tmp_path, ("hub", "exact_match"))
 
 
+def test_a_model_that_thinks_is_asked_for_answers_only(task_dir):
+    told = {"model_args": {"enable_thinking": True, "think_end_token": "</think>"}}
+    assert load(task_dir, ("gen", "exact_match")).tasks["gen"].smooth is not None
+    assert load(task_dir, ("gen", "exact_match"), lm_eval=told).tasks["gen"].smooth is None
+    with pytest.raises(EvaluationError, match="task 'choice' asks for log-likelihoods, and a mod"):
+        load(task_dir, ("choice", "acc"), lm_eval=told)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -329,6 +337,10 @@ def test_options_of_simple_evaluate_are_passed_on(task_dir, tmp_path):
         ({"fewshot_seed": 3}, "no option 'fewshot_seed'; did you mean 'fewshot_random_seed'"),
         ({"random_seed": None}, "'random_seed' is a whole number: a run must be repeatable"),
         ({"metadata": 3}, "'metadata' is a mapping, got 3"),
+        ({"model_args": "dtype=float16"}, "'model_args' is a mapping, got 'dtype=float16'"),
+        ({"model_args": {"enable_thinking": True}}, "enable_thinking needs think_end_token, which"),
+        ({"model_args": {"dtype": "float16"}}, "model_args: 'dtype' is not .* 'evaluation' has"),
+        ({"model_args": {"enable_thinkin": 1}}, "did you mean 'enable_thinking'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_with_the_reason(options, message):
