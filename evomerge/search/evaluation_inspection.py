@@ -1,12 +1,12 @@
 """What a space's tasks and evaluation settings mean, and what is wrong with them."""
 
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from evomerge.checkpoints import Checkpoint
 from evomerge.errors import EvomergeError, PrerequisiteError
 from evomerge.evaluation import TaskSet, check_gen_kwargs, shadowed_names
+from evomerge.evaluation.vllm import check_vllm
 from evomerge.search.baselines import baselines
 from evomerge.search.budget import foresee
 from evomerge.search.climb import plan_climb
@@ -63,17 +63,18 @@ def _inspect_readiness(
 
 
 def _check_backend(space: Space, found: "Inspection") -> None:
-    """Note what a run would miss on this machine; it may be meant for another one."""
+    """Find what is wrong for the backend; note what a run would miss on this machine."""
     evaluation = space.document.evaluation
-    if evaluation.backend == "vllm" and find_spec("vllm") is None:
-        found.notes.append(
-            "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
-        )
-    else:
-        try:
+    device = worker_spec(space).device
+    try:
+        if evaluation.backend == "vllm":
+            check_vllm(evaluation, device)
+        else:
             check_gen_kwargs(evaluation)
-        except EvomergeError as error:
-            found.problems.append(str(error))
+    except PrerequisiteError as error:  # the run may be meant for another machine
+        found.notes.append(str(error))
+    except EvomergeError as error:
+        found.problems.append(str(error))
     if evaluation.proxy is not None:
         found.facts.append(
             f"proxy: the engine with {evaluation.proxy} scores search items; one without it "
@@ -83,7 +84,7 @@ def _check_backend(space: Space, found: "Inspection") -> None:
         from evomerge.evaluation.compiled import check_compiler
 
         try:
-            check_compiler(worker_spec(space).device)
+            check_compiler(device)
         except PrerequisiteError as error:
             found.notes.append(str(error))
 
