@@ -242,6 +242,8 @@ class LmEvalTask:
                     f"task {self.name!r} gives other documents each time it is read, so its items "
                     "cannot be told apart; its process_docs must be deterministic"
                 )
+            if isinstance(instance.doc, dict):  # what guides the search asks for its fields too
+                instance.doc = _Document(instance.doc, item)
             built[item].append(instance)
 
     def _remember_fields(self) -> None:
