@@ -71,7 +71,8 @@ def search(out: Path, seed: int, smooth: dict[str, str], options: argparse.Names
     data = yaml.safe_load(path.read_text())
     for task in data["tasks"]:
         task["smooth"] = smooth.get(task["name"].removeprefix("playground_"), False)
-    data["search"] |= {"seed": seed, "trials": options.trials}
+    # Guides alone: what else would spend the budget differs between them.
+    data["search"] |= {"seed": seed, "trials": options.trials, "racing": False, "climb": False}
     data["evaluation"] |= {"search_items": options.items, "holdout_items": options.holdout}
     # Paths are as in the file that was read.
     space = evomerge.parse_space(data, Origin(str(path), path.read_text()), name="smooth")

@@ -68,7 +68,7 @@ def print_comparison(
     console.print(table)
     total = sum(len(task.items) for task in scores[0].by_task.values())
     _say_left(console, count, rows)
-    console.print(f"{count} of {total} items differ", highlight=False)
+    console.print(f"{count} of {total} items that both have differ", highlight=False)
     summary = _table("paired difference, positive where the first is better", [""])
     for heading in names:
         summary.add_column(heading, justify="right")  # a long name takes two lines

@@ -41,8 +41,8 @@ def items(
 ) -> None:
     """Print or export what trials got for each item; compare two of them.
 
-    With `--versus` the items on which two trials differ are printed, and the paired difference of
-    each task and of the objective with its error and p-value.
+    With `--versus` the items on which two trials differ are printed, of those that both were scored
+    on, and the paired difference of each task and of the objective with its error and p-value.
 
     **Examples**
 
@@ -55,7 +55,13 @@ def items(
     with quick_imports():
         from evomerge.cli.item_tables import print_comparison, print_items
         from evomerge.errors import StudyError
-        from evomerge.search import compare_trials, export_items, open_run, trial_items
+        from evomerge.search import (
+            compare_trials,
+            export_items,
+            open_run,
+            shared_items,
+            trial_items,
+        )
 
     opened = open_run(run)
     wanted = split.side if split is not None else None
@@ -67,8 +73,8 @@ def items(
         typer.echo(f"wrote {count:,} rows to {output}")
         return
     record = opened.trial(trial)
-    side, scores = trial_items(opened, record, wanted, task)
     if versus is None:
+        side, scores = trial_items(opened, record, wanted, task)
         if as_json:
             values = {name: items_of(task) for name, task in scores.by_task.items()}
             typer.echo(json.dumps({"trial": record.number, "split": side, "items": values}))
@@ -76,13 +82,14 @@ def items(
             print_items(record, side, scores, rows)
         return
     other = opened.trial(versus)
-    _, theirs = trial_items(opened, other, side, task)
+    side, scores, theirs = shared_items(opened, record, other, wanted, task)
     found = compare_trials(opened, scores, theirs)
     if as_json:
         content = {
             "first": record.number,
             "second": other.number,
             "split": side,
+            "items": scores.num_items,
             "comparisons": [each.to_dict() for each in found],
         }
         typer.echo(json.dumps(content, indent=2))

@@ -1,12 +1,13 @@
 """Scoring: the model's forward passes on requests that were built once, then the metrics."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from evomerge.errors import EvaluationError, nearest
 from evomerge.evaluation.calibration import Logistic
 from evomerge.evaluation.hf import LiveModel
-from evomerge.evaluation.lm_eval_requests import Requests, quiet, run_requests
+from evomerge.evaluation.lm_eval_requests import Requests, num_cut, quiet, run_requests
 from evomerge.evaluation.model import MemoryExhaustedError, ScoringModel
 from evomerge.evaluation.scores import ItemScores, TaskItems
 from evomerge.evaluation.settings import Split
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from evomerge.evaluation.gradients import GoldGradient, Gradient
 
 __all__ = ["Evaluator"]
+
+_log = logging.getLogger(__name__)
 
 
 class Evaluator:
@@ -38,6 +41,7 @@ class Evaluator:
         for name, task in task_set.tasks.items():
             items = [*task_set.items("search")[name], *task_set.items("holdout")[name]]
             self._requests[name] = task.build(items, live_model.lm)
+            self._tell_of_cut_prompts(name)
 
     def score(self, split: Split, items: Mapping[str, Sequence[str]] | None = None) -> ItemScores:
         """Score the live model.
@@ -99,6 +103,19 @@ class Evaluator:
             mine = None if worth is None else worth.get(name)
             parts += [Part(each, share, mine) for each in questions if each is not None]
         return self._gradient.of(parts)
+
+    def _tell_of_cut_prompts(self, name: str) -> None:
+        """Say which prompts do not fit, once a task: lm-eval cuts them, and scores suffer."""
+        task, requests, lm = self.task_set.tasks[name], self._requests[name], self.live_model.lm
+        count = num_cut(requests.values(), lm, task.answer_limit)
+        if count and not task.told_of_cut_prompts:
+            task.told_of_cut_prompts = True
+            _log.warning(
+                "task %s: %d of %d prompts are longer than the %d tokens that the model takes, and "
+                "lose their beginning; fewer few-shot examples or a shorter answer (max_gen_toks) "
+                "make room",
+                *(name, count, sum(map(len, requests.values())), lm.max_length),
+            )
 
     def _run(self, chosen: Mapping[str, Mapping[str, Requests]]) -> ItemScores:
         result: dict[str, TaskItems] = {}

@@ -226,6 +226,7 @@ def _wrap(
             batch_size=batch,
             max_length=settings.max_length,
             chat_template=settings.chat_template,
+            **settings.model_args,
         )
     except (OSError, ValueError) as exc:
         raise EvaluationError(f"{tokenizer}: the tokenizer cannot be loaded: {exc}") from exc

@@ -1,8 +1,7 @@
 """Finding and loading lm-eval's tasks by name. Part of the adapter to lm-eval."""
 
-import re
 from collections.abc import Sequence
-from functools import cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +10,9 @@ from evomerge.evaluation.data_files import dataset_overrides
 from evomerge.evaluation.lm_eval_requests import loading
 from evomerge.evaluation.lm_eval_tasks import LmEvalTask, check_code
 from evomerge.evaluation.settings import EvaluationSettings, TaskSettings
+from evomerge.evaluation.task_files import NAME, defining_files, own_tasks, runs_code
 
-__all__ = ["load_tasks"]
-
-NAME = re.compile(r"""^["']?task["']?:[ \t]*["']?([^\s"'\[#]+)["']?[ \t]*(?:#.*)?$""", re.MULTILINE)
-LISTED = re.compile(r"""^(?:["']?(?:group|tag)["']?:|[ \t]*-[ \t])(.*)$""", re.MULTILINE)
-WORD = re.compile(r"""[^\s"'\[\],#]+""")
-INCLUDE = re.compile(r"""^["']?include["']?:[ \t]*["']?([^\s"'#]+)""", re.MULTILINE)
-UNSAFE = re.compile(
-    r"""^["']?unsafe_code["']?:[ \t]*(?:true|yes|on)\b""", re.MULTILINE | re.IGNORECASE
-)
+__all__ = ["load_tasks", "shadowed_names"]
 
 
 def load_tasks(
@@ -51,6 +43,25 @@ def load_tasks(
         ]
 
 
+def shadowed_names(
+    names: Sequence[str], settings: EvaluationSettings, folder: Path
+) -> dict[str, Path]:
+    """Return which names lm-eval has too, with the files of the user's folders that count.
+
+    Raises:
+        EvaluationError: if a folder does not exist.
+    """
+    mine = defining_files(_task_dir(name, folder) for name in settings.task_dirs)
+    if not any(name in mine for name in names):
+        return {}
+    own, mentioned = own_tasks()
+    return {
+        name: mine[name][0]
+        for name in dict.fromkeys(names)
+        if name in mine and (name in own or name in mentioned)
+    }
+
+
 def _task_dir(name: str, folder: Path) -> Path:
     for path in (Path(name).expanduser(), folder / name):
         if path.is_dir():
@@ -71,10 +82,15 @@ class _Index:
     def __init__(
         self, folders: list[Path], settings: EvaluationSettings, code_confirmed: bool
     ) -> None:
+        self._paths = folders
         self._folders = [str(folder) for folder in folders]
         self._settings = settings
         self._confirmed = code_confirmed
-        self._manager = self._make_manager(include_defaults=False)
+        self._manager = self._mine = self._make_manager(include_defaults=False)
+
+    @cached_property
+    def _files(self) -> dict[str, list[Path]]:
+        return defining_files(self._paths)
 
     def _make_manager(self, *, include_defaults: bool) -> Any:
         from lm_eval.tasks import TaskManager
@@ -92,9 +108,9 @@ class _Index:
         """Return the task objects that a name stands for."""
         if self._has(self._manager, name):
             return self._load(name)
-        own, mentioned = _own_tasks()
+        own, mentioned = own_tasks()
         if name in own and name not in self._manager.all_tasks:
-            self._check_code(name, runs_code=_runs_code(own[name]))
+            self._check_code(name, runs_code=runs_code(own[name]))
             return self._objects(name, str(own[name]))
         if name in mentioned or name in self._manager.all_tasks:
             self._manager = self._make_manager(include_defaults=True)
@@ -105,7 +121,7 @@ class _Index:
                         f"{path}: lm-eval reads task files that end in .yaml only; rename it to "
                         f"have the task {name!r}"
                     )
-                self._check_code(name, runs_code=_runs_code(path))
+                self._check_code(name, runs_code=runs_code(path))
                 return self._objects(name, str(path))
             places = ", ".join(self._folders) or "no task_dirs"
             raise EvaluationError(
@@ -133,10 +149,30 @@ class _Index:
             return False
         return all(isinstance(each, str) and self._has(manager, each) for each in members)
 
+    def _check_single(self, name: str) -> None:
+        """Refuse a name of two of the user's files: lm-eval takes one of them without a word.
+
+        Raises:
+            EvaluationError: naming the files.
+        """
+        if len(files := self._files.get(name, [])) > 1:
+            raise EvaluationError(
+                f"{name!r} is defined twice in evaluation.task_dirs, in {files[0]} and in "
+                f"{files[1]}; give one another name, or take it out of the folder"
+            )
+
+    def _tagged(self, tag: str) -> list[str]:
+        """Return a tag's tasks: of all the user's folders, where one has it."""
+        if tag not in self._mine.all_tags:
+            return sorted(self._manager.task_index[tag].tags)
+        index = self._mine.task_index  # of a tag itself it keeps what the last folder says
+        return [name for name in self._mine.all_subtasks if tag in index[name].tags]
+
     def _load(self, name: str) -> list[Any]:
         entry = self._manager.task_index[name]
+        self._check_single(name)
         if name in self._manager.all_tags:
-            return [task for each in sorted(entry.tags) for task in self._load(each)]
+            return [task for each in self._tagged(name) for task in self._load(each)]
         if name in self._manager.all_groups:
             members = (entry.cfg or {}).get("task")
             if set(entry.cfg or {}) == {"group", "task"} and self._has(self._manager, name):
@@ -152,35 +188,11 @@ class _Index:
 
     def _objects(self, name: str, spec: Any) -> list[Any]:
         try:
-            return list(self._manager.load(spec)["tasks"].values())
+            found = self._manager.load(spec)
         except Exception as exc:  # a task file can do anything wrong
             raise EvaluationError(
                 f"task {name!r} cannot be loaded: {type(exc).__name__}: {exc}"
             ) from exc
-
-
-@cache
-def _own_tasks() -> tuple[dict[str, Path], frozenset[str]]:
-    """Return lm-eval's own tasks with their files, and words among which are groups and tags."""
-    import lm_eval.tasks
-
-    files: dict[str, Path] = {}
-    mentioned: set[str] = set()
-    folder = Path(lm_eval.tasks.__file__).parent
-    for path in sorted(folder.glob("**/*"), key=Path.as_posix):
-        if path.suffix not in ("", ".yaml", ".yml") or not path.is_file():
-            continue
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if path.suffix == ".yaml":
-            for name in NAME.findall(text):
-                files.setdefault(name, path)
-        # Templates that tasks include have other suffixes, and tags of their own.
-        mentioned.update(*map(WORD.findall, LISTED.findall(text)))
-    return files, frozenset(mentioned - set(files))
-
-
-def _runs_code(path: Path) -> bool:
-    """Return whether a task file, or one that it includes, says that it runs generated code."""
-    text = path.read_text(encoding="utf-8", errors="replace")
-    included = (path.parent / name for name in INCLUDE.findall(text))
-    return bool(UNSAFE.search(text)) or any(_runs_code(each) for each in included if each.is_file())
+        for each in (*found["tasks"], *found["groups"]):
+            self._check_single(each)
+        return list(found["tasks"].values())

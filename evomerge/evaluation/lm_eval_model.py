@@ -4,6 +4,7 @@ Imports torch, transformers and lm-eval; ``hf`` imports it when a live model is 
 """
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -38,6 +39,11 @@ class ResidentLM(HFLM):  # type: ignore[misc]  # lm-eval publishes no types
         if chat_template is not None:
             text = named_template(self.tokenizer, chat_template)
             self.chat_template_args = {**self.chat_template_args, "chat_template": text}
+
+    @cached_property
+    def max_length(self) -> int:
+        """Tokens that the model takes; lm-eval asks for each request, and would look anew."""
+        return int(super().max_length)
 
     def tok_encode(
         self,

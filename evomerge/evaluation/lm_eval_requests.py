@@ -7,7 +7,7 @@ import logging
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,7 +15,7 @@ import numpy as np
 from evomerge.errors import EvaluationError
 from evomerge.evaluation.settings import EvaluationSettings
 
-__all__ = ["LanguageModel", "Requests", "loading", "quiet", "run_requests"]
+__all__ = ["LanguageModel", "Requests", "loading", "num_cut", "quiet", "run_requests"]
 
 Requests = list[Any]
 """The lm-eval instances of one item, ordered by ``idx``; never changed after they were built."""
@@ -25,6 +25,13 @@ class LanguageModel(Protocol):
     """The part of lm-eval's ``LM`` that scoring calls."""
 
     tokenizer: Any
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the model takes."""
+
+    def tok_encode(self, string: str) -> list[int]:
+        """Return the token ids of a text."""
 
     def loglikelihood(self, requests: Requests, disable_tqdm: bool = False) -> list[Any]:
         """Return (log-likelihood, is greedy) for each request."""
@@ -67,6 +74,29 @@ def loading(settings: EvaluationSettings, seed: int) -> Iterator[None]:
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
+
+
+def num_cut(requests: Iterable[Requests], model: LanguageModel, answer: int | None) -> int:
+    """Return how many prompts are longer than the model takes: they lose their beginning.
+
+    Args:
+        requests: The requests of each item.
+        model: The model.
+        answer: Tokens kept free for an answer where one is generated.
+    """
+    room, count = int(model.max_length), 0
+    for instances in requests:
+        for instance in instances:
+            if instance.request_type == "generate_until":
+                text, beside = instance.args[0], answer or 0
+            elif instance.request_type == "loglikelihood":
+                text, beside = "".join(instance.args), -1  # the last token is never read
+            else:  # rolling windows: nothing is lost
+                continue
+            # A token has a byte at least, so most prompts need not be encoded.
+            if len(text.encode()) + 2 + beside > room:
+                count += len(model.tok_encode(text)) + beside > room
+    return count
 
 
 def _unanswered(instance: Any) -> Any:

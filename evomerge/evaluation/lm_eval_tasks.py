@@ -12,6 +12,7 @@ from evomerge.errors import EvaluationError
 from evomerge.evaluation.items import content_id
 from evomerge.evaluation.lm_eval_config import plain_config, task_definition
 from evomerge.evaluation.lm_eval_documents import Documents, on_dataset_split, read_documents
+from evomerge.evaluation.lm_eval_generation import answer_limit, overrides
 from evomerge.evaluation.lm_eval_metrics import resolve_metric
 from evomerge.evaluation.lm_eval_requests import LanguageModel, Requests, loading
 from evomerge.evaluation.lm_eval_smooth import is_gold, make_smooth
@@ -52,6 +53,8 @@ class LmEvalTask:
         name: Its name.
         metric: What is asked for.
         smooth: What guides the search in its place, if anything does.
+        answer_limit: Tokens that an answer may have; None if none is generated.
+        told_of_cut_prompts: Whether a person knows that prompts do not fit into the model.
         sides: Where the items of each side come from; one object where they are to be divided.
     """
 
@@ -77,15 +80,23 @@ class LmEvalTask:
         if getattr(task, "MULTIMODAL", False):
             raise EvaluationError(f"task {self.name!r} has images or sound; only text is evaluated")
         self._configure(wanted)
+        self.answer_limit = answer_limit(task)
+        self.told_of_cut_prompts = False
         self.metric = resolve_metric(task, wanted.metric)
         self.sides: dict[Split, Documents] = read_documents(task, wanted, settings.limit)
         self.smooth = make_smooth(
             task,
-            wanted.smooth,
+            None if settings.thinks and wanted.smooth == "auto" else wanted.smooth,
             self.metric,
             self.sides["search"].contents.values(),
             with_chat_template=bool(settings.apply_chat_template),
         )
+        if settings.thinks and (self.answer_limit is None or self.smooth is not None):
+            raise EvaluationError(
+                f"task {self.name!r} asks for log-likelihoods, and a model that thinks first "
+                "(lm_eval.model_args) can only be asked for answers; take a task that generates, "
+                "without 'smooth'"
+            )
         self._shown = self._example_ids()
         for side in self.sides.values():
             if side.ids and set(self._shown).issuperset(side.ids):
@@ -167,7 +178,7 @@ class LmEvalTask:
         elif own is None:
             task.set_config("num_fewshot", 0)
         if settings.gen_kwargs and task.get_config("output_type") == "generate_until":
-            task.set_config("generation_kwargs", dict(settings.gen_kwargs), update=True)
+            task.set_config("generation_kwargs", overrides(settings.gen_kwargs), update=True)
 
     def _example_ids(self) -> list[str]:
         """Return the content ids of all documents that may be few-shot examples, in their order."""
@@ -231,6 +242,8 @@ class LmEvalTask:
                     f"task {self.name!r} gives other documents each time it is read, so its items "
                     "cannot be told apart; its process_docs must be deterministic"
                 )
+            if isinstance(instance.doc, dict):  # what guides the search asks for its fields too
+                instance.doc = _Document(instance.doc, item)
             built[item].append(instance)
 
     def _remember_fields(self) -> None:

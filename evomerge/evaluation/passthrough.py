@@ -8,7 +8,16 @@ from evomerge.errors import nearest
 __all__ = ["check_options"]
 
 SEEDS = ("fewshot_random_seed", "random_seed", "numpy_random_seed", "torch_random_seed")
-PASSED = (*SEEDS, "metadata")
+PASSED = (*SEEDS, "metadata", "model_args")
+
+MODEL_ARGS = (
+    "add_bos_token",
+    "prefix_token_id",
+    "enable_thinking",
+    "chat_template_args",
+    "think_end_token",
+)
+"""What of ``model_args`` says how a model is asked and read, the same for both backends."""
 
 _OWN_KEY = "has a key of its own in 'evaluation': write it there"
 _REQUESTS = "prompts are built once for each worker and kept in memory"
@@ -26,7 +35,6 @@ _REFUSED: Mapping[str, str] = {
         _OWN_KEY,
     ),
     "model": "the candidates are the models",
-    "model_args": "'evaluation' has dtype, max_length and batch_size",
     "tasks": "the space's own 'tasks' are evaluated",
     "max_batch_size": "batch_size: auto finds what fits",
     "device": "give --device at the command line",
@@ -60,5 +68,15 @@ def check_options(options: Mapping[str, Any]) -> None:
             raise ValueError(f"lm-eval has no option {name!r}; {nearest(name, PASSED)}")
         if name in SEEDS and (isinstance(value, bool) or not isinstance(value, int)):
             raise ValueError(f"{name!r} is a whole number: a run must be repeatable, got {value!r}")
-        if name == "metadata" and not isinstance(value, Mapping):
-            raise ValueError(f"'metadata' is a mapping, got {value!r}")
+        if name in ("metadata", "model_args") and not isinstance(value, Mapping):
+            raise ValueError(f"{name!r} is a mapping, got {value!r}")
+    model_args = options.get("model_args", {})
+    if model_args.get("enable_thinking") and model_args.get("think_end_token") is None:
+        raise ValueError("model_args: enable_thinking needs think_end_token, which ends thoughts")
+    for name in model_args:
+        if name not in MODEL_ARGS:
+            raise ValueError(
+                f"model_args: {name!r} is not passed on to lm-eval, where it would say which model "
+                "is loaded and how: 'evaluation' has dtype, max_length, batch_size and vllm; "
+                f"{nearest(name, MODEL_ARGS)}"
+            )

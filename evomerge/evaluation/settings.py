@@ -1,5 +1,6 @@
 """What a space says about its tasks and about how they are evaluated. Imports no torch."""
 
+import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -122,6 +123,17 @@ class EvaluationSettings(Document):
         """Name of the chat template; None where it is the usual one, or none is applied."""
         wanted = self.apply_chat_template
         return wanted if isinstance(wanted, str) else None
+
+    @property
+    def model_args(self) -> dict[str, Any]:
+        """What lm-eval's model classes are told beside what evomerge decides."""
+        return copy.deepcopy(dict(self.lm_eval.get("model_args", {})))
+
+    @property
+    def thinks(self) -> bool:
+        """Whether answers begin with thoughts, so that a gold answer does not follow a prompt."""
+        told = self.model_args
+        return bool(told.get("enable_thinking") or told.get("think_end_token") is not None)
 
     @property
     def proxy(self) -> str | None:

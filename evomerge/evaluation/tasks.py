@@ -115,6 +115,12 @@ class TaskSet:
             if task.smooth is not None and task.smooth.kind == "gold_probability"
         )
 
+    @property
+    def answers(self) -> dict[str, int]:
+        """Tokens that an answer may have, of each task that asks for one."""
+        limits = ((name, task.answer_limit) for name, task in self.tasks.items())
+        return {name: limit for name, limit in limits if limit is not None}
+
     def keys(self, *, device: str) -> dict[str, str]:
         """Return a hash of all that decides an item's result beside the weights, task by task.
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from evomerge.errors import EvaluationError, EvomergeError, PrerequisiteError, nearest
+from evomerge.evaluation.lm_eval_generation import check_gen_kwargs
 from evomerge.evaluation.lm_eval_requests import quiet
 from evomerge.evaluation.settings import EvaluationSettings
 
@@ -37,7 +38,7 @@ def check_vllm(settings: EvaluationSettings, device: str) -> None:
 
     Raises:
         PrerequisiteError: if vLLM is not installed, or is built for another device.
-        EvaluationError: if vLLM has no option of a name.
+        EvaluationError: if vLLM has no option of a name, for its engine or for generation.
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
@@ -66,6 +67,7 @@ def check_vllm(settings: EvaluationSettings, device: str) -> None:
             f"evaluation.vllm: vLLM's engine has no option {unknown[0]!r}; "
             f"{nearest(unknown[0], known)}"
         )
+    check_gen_kwargs(settings)
 
 
 class VllmModel:
@@ -106,6 +108,7 @@ class VllmModel:
                     sampling_seed=int(settings.lm_eval.get("torch_random_seed", 0)),
                     chat_template=settings.chat_template,
                     worker_extension_cls=extension,
+                    **settings.model_args,
                     **options,
                 )
         except Exception as exc:

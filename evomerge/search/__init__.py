@@ -10,6 +10,7 @@ from evomerge.search.item_views import (
     compare_trials,
     export_items,
     item_values,
+    shared_items,
     trial_items,
 )
 from evomerge.search.layout import read_trial
@@ -56,6 +57,7 @@ __all__ = [
     "run",
     "score_columns",
     "search_front",
+    "shared_items",
     "short_constraint",
     "short_names",
     "trial_items",

@@ -9,7 +9,8 @@ from typing import Any
 import yaml
 
 from evomerge.documents import Place, show_place
-from evomerge.errors import StudyError
+from evomerge.errors import EvaluationError, StudyError
+from evomerge.evaluation import TaskSet
 from evomerge.evaluation.vllm_options import without_resources
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.storage import without_password
@@ -17,7 +18,7 @@ from evomerge.search.study import Study
 from evomerge.space import Space
 from evomerge.version import __version__
 
-__all__ = ["claim", "claim_tasks", "write_space"]
+__all__ = ["changed_since", "claim", "claim_tasks", "write_space"]
 
 _NOTHING = "not given"
 
@@ -84,15 +85,50 @@ def claim_tasks(study: Study, identities: Mapping[str, str]) -> None:
     Raises:
         StudyError: naming the tasks that are not as they were.
     """
-    kept = study.attributes.get("tasks")
-    if kept is None:
+    if "tasks" not in study.attributes:
         study.set_attribute("tasks", dict(identities))
-    elif changed := sorted(name for name, mark in identities.items() if kept.get(name) != mark):
+    elif changed := _changed(study, identities):
         raise StudyError(
             f"the study {study.name!r} was made with other documents, prompts or metrics in "
             f"{', '.join(changed)}, and scores before and after would not compare; give another "
             "--out to start anew, or undo the change to continue"
         )
+
+
+def changed_since(study: Study, space: Space, *, code_confirmed: bool) -> str | None:
+    """Return what a person who sees a finished run again should know of its tasks, if anything.
+
+    Only tasks of the user's own folders are edited, so without such folders nothing is loaded.
+
+    Args:
+        study: The study.
+        space: Its space.
+        code_confirmed: Tasks may run code that the model wrote, if the space says so too.
+    """
+    document = space.document
+    if not document.evaluation.task_dirs or "tasks" not in study.attributes:
+        return None
+    try:
+        tasks = TaskSet.load(
+            document.tasks,
+            document.evaluation,
+            seed=document.search.seed,
+            folder=space.origin.folder,
+            code_confirmed=code_confirmed,
+        )
+    except EvaluationError as error:
+        return f"whether the tasks are still those of this result is not known: {error}"
+    if changed := _changed(study, tasks.identities()):
+        return (
+            f"the documents, prompts or metrics of {', '.join(changed)} have changed since; this "
+            "result is from before, and another --out begins a run with the tasks as they are"
+        )
+    return None
+
+
+def _changed(study: Study, identities: Mapping[str, str]) -> list[str]:
+    kept = study.attributes["tasks"]
+    return sorted(name for name, mark in identities.items() if kept.get(name) != mark)
 
 
 def _first_change(before: Any, now: Any, place: Place = ()) -> str | None:

@@ -2,23 +2,19 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.documents import read_yaml
 from evomerge.engine import MergePlan, plan_merge
-from evomerge.errors import CheckpointError, EvomergeError, PrerequisiteError, RecipeError
+from evomerge.errors import CheckpointError, EvomergeError, RecipeError
 from evomerge.evaluation import TaskSet
 from evomerge.proposers import check_user_class, choose
 from evomerge.recipe import Recipe, load_recipe, without_effect
 from evomerge.search.baselines import baselines
-from evomerge.search.budget import foresee
-from evomerge.search.climb import plan_climb
 from evomerge.search.constraints import reference_baselines
-from evomerge.search.objectives import ObjectiveFacts, make_objectives
-from evomerge.search.run import worker_spec
+from evomerge.search.evaluation_inspection import inspect_evaluation
 from evomerge.space import AUTO, Dimension, Space, load_space, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file"]
@@ -117,9 +113,7 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
             _memory(plan, checkpoints, space, found)
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
-    tasks = _load_tasks(space, found, code_confirmed=code_confirmed)
-    if tasks is not None:
-        _inspect_tasks(space, tasks, found)
+    tasks = inspect_evaluation(space, checkpoints, found, code_confirmed=code_confirmed)
     _inspect_constraints(space, found)
     _inspect_optimizer(space, tasks, found)
     return found
@@ -228,81 +222,6 @@ def _memory(
         f"{_size(live)} of live model ({dtype if dtype != 'auto' else 'float32 on a CPU'}), "
         "plus activations"
     )
-
-
-def _check_backend(space: Space, found: Inspection) -> None:
-    """Note what a run would miss on this machine; it may be meant for another one."""
-    evaluation = space.document.evaluation
-    if evaluation.backend == "vllm" and find_spec("vllm") is None:
-        found.notes.append(
-            "vLLM is not installed here; a run needs it: pip install 'evomerge[vllm]'"
-        )
-    if evaluation.proxy is not None:
-        found.facts.append(
-            f"proxy: the engine with {evaluation.proxy} scores search items; one without it "
-            "scores held-out items and so decides"
-        )
-    if evaluation.compile:
-        from evomerge.evaluation.compiled import check_compiler
-
-        try:
-            check_compiler(worker_spec(space).device)
-        except PrerequisiteError as error:
-            found.notes.append(str(error))
-
-
-def _load_tasks(space: Space, found: Inspection, *, code_confirmed: bool) -> TaskSet | None:
-    """Load the tasks; None if that cannot be."""
-    document = space.document
-    _check_backend(space, found)
-    try:
-        return TaskSet.load(
-            document.tasks,
-            document.evaluation,
-            seed=document.search.seed,
-            folder=space.origin.folder,
-            code_confirmed=code_confirmed,
-        )
-    except EvomergeError as error:
-        text = str(error)
-        if "offline" in text.lower() or "cannot be reached" in text:
-            found.notes.append(text)
-        else:
-            found.problems.append(text)
-        return None
-
-
-def _inspect_tasks(space: Space, tasks: TaskSet, found: Inspection) -> None:
-    facts = ObjectiveFacts(tasks.objective.weights, tasks.members)
-    try:
-        make_objectives(space, facts)
-    except EvomergeError as error:
-        found.problems.append(str(error))
-    for name, ids in tasks.items("search").items():
-        holdout = len(tasks.items("holdout")[name])
-        smooth = tasks.tasks[name].smooth
-        guide = ""
-        if smooth is not None:
-            beside = f"{tasks.tasks[name].metric_name} and " if smooth.is_blended else ""
-            guide = f", guided by {beside}{smooth.kind}"
-        found.facts.append(f"task {name}: {len(ids)} search items, {holdout} held-out items{guide}")
-    sizes = [sum(map(len, tasks.items(split).values())) for split in ("search", "holdout")]
-    fact, warning = foresee(space.document.search, len(baselines(space)), *sizes)
-    found.facts.append(fact)
-    found.notes += [warning] if warning else []
-    _inspect_climb(space, tasks, facts, found)
-
-
-def _inspect_climb(space: Space, tasks: TaskSet, facts: ObjectiveFacts, found: Inspection) -> None:
-    items = {name: len(ids) for name, ids in tasks.items("search").items()}
-    spent = len(baselines(space)) * sum(items.values())
-    try:
-        plan = plan_climb(space, facts, items, tasks.climbable, spent=spent)
-    except EvomergeError as error:
-        found.problems.append(str(error))
-        return
-    what = f"{plan.steps} steps of {plan.items} items a task" if plan.steps else "none"
-    found.facts.append(f"climb: {what} ({plan.reason})")
 
 
 def _inspect_constraints(space: Space, found: Inspection) -> None:

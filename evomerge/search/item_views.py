@@ -18,7 +18,14 @@ from evomerge.search.records import TrialRecord
 if TYPE_CHECKING:
     import pyarrow as pa
 
-__all__ = ["TaskComparison", "compare_trials", "export_items", "item_values", "trial_items"]
+__all__ = [
+    "TaskComparison",
+    "compare_trials",
+    "export_items",
+    "item_values",
+    "shared_items",
+    "trial_items",
+]
 
 FORMATS = (".parquet", ".csv", ".jsonl")
 
@@ -72,6 +79,42 @@ def trial_items(
         raise StudyError(f"{record.label} has no task {task!r}; {nearest(task, scores.by_task)}")
     smooth = {name: items for name, items in scores.smooth.items() if name == task}
     return split, ItemScores({task: scores.by_task[task]}, smooth)
+
+
+def shared_items(
+    run: OpenRun,
+    first: TrialRecord,
+    second: TrialRecord,
+    split: Split | None = None,
+    task: str | None = None,
+) -> tuple[Split, ItemScores, ItemScores]:
+    """Read the per-item results of two trials on the items that both were scored on.
+
+    A trial that a race stopped has some of the search items only.
+
+    Args:
+        run: The run.
+        first: The one trial.
+        second: The other one.
+        split: Which items; None means the held-out ones if both were scored on them.
+        task: This task only.
+
+    Raises:
+        StudyError: if they share no items, or there is no such task.
+    """
+    if split is None and None in (first.holdout, second.holdout):
+        split = "search"
+    side, mine = trial_items(run, first, split, task)
+    _, theirs = trial_items(run, second, side, task)
+    both = {name: set(mine.by_task[name].items) for name in mine.by_task if name in theirs.by_task}
+    wanted = {
+        name: [item for item in theirs.by_task[name].items if item in items]
+        for name, items in both.items()
+    }
+    wanted = {name: items for name, items in wanted.items() if items}
+    if not wanted:
+        raise StudyError(f"{first.label} and {second.label} share no {side} items")
+    return side, mine.select(wanted), theirs.select(wanted)
 
 
 def compare_trials(

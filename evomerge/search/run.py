@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from evomerge.checkpoints import content_identity, open_checkpoint
+from evomerge.checkpoints import Checkpoint, content_identity, open_checkpoint
 from evomerge.documents import Origin
 from evomerge.engine import plan_merge
 from evomerge.errors import StudyError
@@ -29,11 +29,12 @@ from evomerge.search.finalists import (
     rank_finalists,
 )
 from evomerge.search.fronts import make_fronts
-from evomerge.search.identity import claim, claim_tasks, write_space
+from evomerge.search.identity import changed_since, claim, claim_tasks, write_space
 from evomerge.search.monitor import Monitor, SilentMonitor
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.optimism import measure_optimism
 from evomerge.search.places import StudyPlace
+from evomerge.search.readiness import find_unready
 from evomerge.search.records import TrialRecord
 from evomerge.search.result import RunResult
 from evomerge.search.sessions import add_up_seconds, close_session, open_session
@@ -117,14 +118,18 @@ def run(
     if warm_start is not None and not directory.space.is_file():
         warm = read_warm_start(space, warm_start)
         space, hints = warm.space, warm.hints
-    identities = _check_models(space)
+    checkpoints = _check_models(space)
+    identities = {name: content_identity(each) for name, each in checkpoints.items()}
     place = StudyPlace(directory, storage)
     with ExitStack() as stack:
 
         def start() -> Pool:
             monitor.loading()
             spec = worker_spec(space, device=device, allow_code_execution=allow_code_execution)
-            return stack.enter_context(open_pool(spec, workers=workers, ray_address=ray_address))
+            pool = stack.enter_context(open_pool(spec, workers=workers, ray_address=ray_address))
+            for unready in find_unready(space, checkpoints, pool.info.answers):
+                monitor.note(unready)
+            return pool
 
         # A new run starts its workers first: what is wrong shows before anything is written.
         pool = None if directory.space.is_file() else start()
@@ -167,13 +172,15 @@ def run(
                 interrupted=interrupted,
                 hints=hints,
             )
+        elif changed := changed_since(study, space, code_confirmed=allow_code_execution):
+            monitor.note(changed)
         result = _conclude(study, directory, space, finalists)
     monitor.concluded(result)
     return result
 
 
-def _check_models(space: Space) -> dict[str, str]:
-    """Open every model, plan the usual recipe and every baseline; return what identifies each.
+def _check_models(space: Space) -> dict[str, Checkpoint]:
+    """Open every model, plan the usual recipe and every baseline.
 
     What constraints are measured against is looked for too.
     """
@@ -184,7 +191,7 @@ def _check_models(space: Space) -> dict[str, str]:
     recipes += [parse_recipe(dict(b.recipe), Origin(b.name)) for b in found]
     for recipe in recipes:
         plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
-    return {name: content_identity(checkpoint) for name, checkpoint in checkpoints.items()}
+    return checkpoints
 
 
 def _search(

@@ -71,6 +71,7 @@ class Loaded:
         smooth: Tasks that a smooth metric guides while the search goes on.
         blended: Those of them that the reported metric guides too.
         climbable: Tasks with a probability of the gold answer to climb; none without gradients.
+        answers: Task -> tokens that an answer may have, of the tasks that ask for one.
     """
 
     items: Mapping[Split, Mapping[str, int]]
@@ -84,6 +85,7 @@ class Loaded:
     smooth: tuple[str, ...] = ()
     blended: tuple[str, ...] = ()
     climbable: tuple[str, ...] = ()
+    answers: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

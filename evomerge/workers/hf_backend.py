@@ -9,7 +9,7 @@ import torch
 
 from evomerge.checkpoints import Checkpoint
 from evomerge.engine import Bank, MergePlan, materialize, moves_along
-from evomerge.evaluation import LiveModel
+from evomerge.evaluation import LiveModel, check_gen_kwargs
 from evomerge.recipe import Recipe
 from evomerge.workers.assignment import WorkerSpec
 from evomerge.workers.structure import Structures
@@ -26,9 +26,11 @@ class HfBackend:
 
     Raises:
         PrerequisiteError: if forward passes are to be compiled, and nothing can be compiled here.
+        EvaluationError: if generation has no option of a name.
     """
 
     def __init__(self, spec: WorkerSpec, checkpoints: Mapping[str, Checkpoint]) -> None:
+        check_gen_kwargs(spec.evaluation)
         if spec.evaluation.compile:
             from evomerge.evaluation.compiled import check_compiler
 

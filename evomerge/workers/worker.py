@@ -79,6 +79,7 @@ class Worker:
             smooth=tuple(guides),
             blended=tuple(name for name, smooth in guides.items() if smooth.is_blended),
             climbable=self._tasks.climbable if spec.evaluation.backend == "hf" else (),
+            answers=self._tasks.answers,
         )
 
     def evaluate(self, assignment: Assignment) -> Outcome | Sloped:

@@ -130,6 +130,29 @@ def test_two_trials_item_by_item(run):
     assert one.items[differing[0]] in printed
 
 
+def test_of_a_stopped_trial_the_items_that_both_have_are_compared(tmp_path):
+    space = evomerge.load_space(
+        small_space(
+            tmp_path / "space.yml",
+            tasks=[{"name": "playground_sort", "metric": "acc", "smooth": False}],
+            evaluation={"search_items": 200, "holdout_items": 10},
+            search={"trials": 14, "finalists": 1},
+        )
+    )
+    result = evomerge.run(space, tmp_path / "run", device="cpu")
+    stopped = next(trial for trial in result.trials if trial.state == "pruned")
+    whole = next(trial for trial in result.trials if trial.holdout is not None)
+    assert stopped.search.num_items < 200
+    for pair in ((stopped, whole), (whole, stopped)):
+        arguments = ("--trial", pair[0].number, "--versus", pair[1].number)
+        found = json.loads(items_json(tmp_path / "run", *arguments))
+        assert (found["split"], found["items"]) == ("search", stopped.search.num_items)
+        assert len(found["comparisons"]) == 2
+        assert f"of {stopped.search.num_items} items that both" in items(
+            tmp_path / "run", *arguments
+        )
+
+
 def items_json(run, *arguments):
     done = CliRunner().invoke(app, ["items", str(run), *map(str, arguments), "--json"])
     assert done.exit_code == 0

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from lm_eval.api.instance import Instance
 from pydantic import ValidationError
 from transformers import AutoTokenizer
 
@@ -14,7 +15,8 @@ from tests.evaluation.test_hf import build
 
 BRIEF = (
     "{% for m in messages %}<s>{{ m['role'][:1] }}> {{ m['content'] }}\n{% endfor %}"
-    "{% if add_generation_prompt %}a> {% endif %}"
+    "{% if add_generation_prompt %}a{{ mark }}> {% endif %}"
+    "{% if enable_thinking is false %}no thinking{% endif %}"
 )
 
 
@@ -27,9 +29,12 @@ def checkpoint(tmp_path_factory) -> Path:
     return folder
 
 
-def prompts(checkpoint: Path, task_dir: Path, template: bool | str) -> tuple[list[str], str]:
+def prompts(
+    checkpoint: Path, task_dir: Path, template: bool | str, **model_args: object
+) -> tuple[list[str], str]:
     """Return the prompts, and the key of their results."""
     keys = {"task_dirs": [str(task_dir)], "search_items": 10, "apply_chat_template": template}
+    keys["lm_eval"] = {"model_args": model_args}
     settings = EvaluationSettings(holdout_items=10, **keys)
     tasks = TaskSet.load([TaskSettings(name="gen", metric="exact_match")], settings, seed=0)
     live = build(checkpoint, holdout_items=10, **keys)
@@ -51,6 +56,28 @@ def test_a_name_chooses_the_template(checkpoint, task_dir):
         text.removeprefix("user: ").removesuffix("\nassistant: ") for text in usual
     ] == questions
     assert key != other
+
+
+def test_what_lm_eval_tells_templates_and_reads_of_answers(checkpoint, task_dir):
+    usual, key = prompts(checkpoint, task_dir, "brief")
+    silent, other = prompts(checkpoint, task_dir, "brief", enable_thinking=False)
+    assert silent == [f"{text}no thinking" for text in usual]
+    assert key != other
+    marked, _ = prompts(checkpoint, task_dir, "brief", chat_template_args={"mark": "!"})
+    assert marked == [text.removesuffix("> ") + "!> " for text in usual]
+
+    keys = {"until": ["?"], "max_gen_toks": 8}
+    requests = [Instance("generate_until", {}, (text, keys), 0) for text in usual]
+    answers = {
+        end: build(
+            checkpoint, lm_eval={"model_args": {"think_end_token": end}} if end else {}
+        ).lm.generate_until(requests, disable_tqdm=True)
+        for end in (None, "a", "e", "o")
+    }
+    whole = answers.pop(None)
+    for end, after in answers.items():
+        assert after == [text.split(end)[-1].lstrip() for text in whole]
+    assert any(after != whole for after in answers.values())
 
 
 def test_a_name_that_is_not_there_is_never_a_prompt(checkpoint, checkpoint_a, task_dir):

@@ -200,6 +200,27 @@ def test_damaged_weights_are_an_error_and_no_score(bad, name, evaluator, checkpo
     assert evaluator.score("search", items).num_items == 20
 
 
+def test_prompts_that_do_not_fit_are_told_once_a_task(task_dir, checkpoint_a, caplog):
+    names = ("gen_filters", "choice", "last_word", "rolling")
+    task_set = load_set(task_dir, names, num_fewshot=3, max_length=32, holdout_items=20)
+    live = live_model(checkpoint_a, task_set.settings)
+    evaluator = Evaluator(task_set, live)
+    told = {record.args[0]: record.args[1:] for record in caplog.records}
+    assert "lose their beginning; fewer few-shot examples" in caplog.text
+    for name, own in told.items():
+        texts = []
+        for requests in evaluator._requests[name].values():
+            for each in requests:
+                is_answer = each.request_type == "generate_until"
+                text, free = (each.args[0], 4) if is_answer else ("".join(each.args), -1)
+                texts.append(1 + len(text) + free)  # a token a letter, and one before them
+        assert own == (sum(length > 32 for length in texts), len(texts), 32)
+    assert set(told) == {"gen_filters", "choice", "last_word"}
+    caplog.clear()
+    Evaluator(task_set, live)
+    assert not caplog.records
+
+
 def test_scoring_is_silent(live, evaluator, checkpoint_a, capfd, caplog):
     fill(live, checkpoint_a)
     evaluator.score("search")

@@ -177,3 +177,34 @@ def test_refusals(task_dir, monkeypatch, name, wanted, message):
     monkeypatch.chdir(task_dir)
     with pytest.raises(EvaluationError, match=message):
         load(task_dir, {name: wanted})
+
+
+def test_templates_are_rendered_once(task_dir, checkpoint_a, monkeypatch):
+    """They would cost as much as the forward passes of a small model, at each candidate."""
+    import jinja2
+
+    monkeypatch.chdir(task_dir)
+    settings = EvaluationSettings(task_dirs=[str(task_dir)], search_items=8, holdout_items=8)
+    wanted = [
+        TaskSettings(name=name, metric=metric, smooth=smooth)
+        for name, metric, smooth in (
+            ("choice", "acc", "auto"),
+            ("yes_no", "acc", "margin"),
+            ("gen", "exact_match", "gold_bits_per_byte"),
+        )
+    ]
+    tasks = TaskSet.load(wanted, settings, seed=0)
+    live = live_model(checkpoint_a, settings)
+    fill(live, checkpoint_a)
+    evaluator = Evaluator(tasks, live)
+    first = evaluator.score("search")
+    compiled = []
+    compile_template = jinja2.Environment.from_string
+
+    def seen(self, source, *arguments, **options):
+        compiled.append(source)
+        return compile_template(self, source, *arguments, **options)
+
+    monkeypatch.setattr(jinja2.Environment, "from_string", seen)
+    assert evaluator.score("search") == first
+    assert compiled == []

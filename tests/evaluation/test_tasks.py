@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from evomerge.errors import EvaluationError
-from evomerge.evaluation import EvaluationSettings, TaskSet, TaskSettings
+from evomerge.evaluation import EvaluationSettings, TaskSet, TaskSettings, shadowed_names
 from tests.evaluation.conftest import documents, metric, task, write_jsonl
 
 
@@ -144,6 +144,49 @@ def test_a_file_that_the_index_skips_is_named(tmp_path, file, text, message):
         load(tmp_path, ("odd", "exact_match"))
 
 
+def test_a_name_of_two_files_is_refused(tmp_path):
+    rows = documents(60, seed=0)
+    write_task(tmp_path / "one", simple_task("odd"), rows)
+    write_task(tmp_path / "two", simple_task("odd", doc_to_text="{{text}}?"), rows)
+    wanted = ("odd", "exact_match")
+    twice = r"'odd' is defined twice .* in \S+/one/odd.yaml and in \S+/two/odd.yaml; give one"
+    with pytest.raises(EvaluationError, match=twice):
+        load(tmp_path, wanted)
+    with pytest.raises(EvaluationError, match=twice):
+        load(tmp_path / "two", wanted, task_dirs=[str(tmp_path / "two"), str(tmp_path / "one")])
+    # The same file by two ways is one file; a double name that nobody asks for harms nobody.
+    load(tmp_path, wanted, task_dirs=[str(tmp_path / "one"), f"{tmp_path}/two/../one"])
+    write_task(tmp_path / "one", simple_task("even"))
+    load(tmp_path, ("even", "exact_match"))
+    for file in ("g", "h"):
+        group = {"group": "both", "task": ["even"], "group_alias": file}
+        (tmp_path / f"{file}.yaml").write_text(yaml.safe_dump(group), encoding="utf-8")
+    with pytest.raises(EvaluationError, match="'both' is defined twice"):
+        load(tmp_path, ("both", "exact_match"))
+    (tmp_path / "h.yaml").unlink()
+    (tmp_path / "third.yaml").write_text("include: one/even.yaml\ndoc_to_text: '{{text}}'\n")
+    with pytest.raises(EvaluationError, match="'even' is defined twice .*third.yaml"):
+        load(tmp_path, ("even", "exact_match"))
+
+
+def test_a_tag_of_two_folders_stands_for_the_tasks_of_both(tmp_path):
+    for name in ("one", "two"):
+        write_task(tmp_path / name, simple_task(name, tag="mine"), documents(60, seed=0))
+    folders = [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert list(load(tmp_path, ("mine", "exact_match"), task_dirs=folders).tasks) == ["one", "two"]
+
+
+def test_a_task_named_as_one_of_lm_evals_is_the_users(tmp_path):
+    write_task(tmp_path, simple_task("gsm8k"), documents(60, seed=0))
+    write_task(tmp_path, simple_task("mine"))
+    tasks = load(tmp_path, ("gsm8k", "exact_match"), ("mine", "exact_match"))
+    assert {row["answer"] for row in documents(60, seed=0)} >= {
+        tasks.tasks["gsm8k"].document(item)["answer"] for item in tasks.items("search")["gsm8k"]
+    }
+    shadowed = shadowed_names(list(tasks.tasks), tasks.settings, Path())
+    assert shadowed == {"gsm8k": tmp_path / "gsm8k.yaml"}
+
+
 def test_a_tag_stands_for_its_tasks(task_dir):
     tasks = load(task_dir, ("playground_tag", "acc"), ("gen", "exact_match"))
     assert list(tasks.tasks) == ["last_word", "gen"]
@@ -222,6 +265,40 @@ def test_a_dataset_of_the_hub_that_is_not_there(tmp_path):
         load(tmp_path, ("hub", "exact_match"))
 
 
+def test_a_model_that_thinks_is_asked_for_answers_only(task_dir):
+    told = {"model_args": {"enable_thinking": True, "think_end_token": "</think>"}}
+    assert load(task_dir, ("gen", "exact_match")).tasks["gen"].smooth is not None
+    assert load(task_dir, ("gen", "exact_match"), lm_eval=told).tasks["gen"].smooth is None
+    with pytest.raises(EvaluationError, match="task 'choice' asks for log-likelihoods, and a mod"):
+        load(task_dir, ("choice", "acc"), lm_eval=told)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_gen_toks": 0}, "an answer has at least one token, got 0; put it right in eval"),
+        ({"max_new_tokens": "many"}, "task 'gen': invalid literal .*'many'; put it right"),
+        ({"temperature": "warm"}, "task 'gen': could not convert string to float: 'warm'"),
+        ({"until": 3}, "until is a text or a list of texts, got 3"),
+        ({"until": ["a", None]}, r"a list of texts, got \['a', None\]"),
+    ],
+)
+def test_values_that_generation_cannot_have(task_dir, options, message):
+    load(task_dir, ("choice", "acc"), gen_kwargs=options)  # nothing is generated
+    with pytest.raises(EvaluationError, match=message):
+        load(task_dir, ("gen", "exact_match"), gen_kwargs=options)
+
+
+def test_how_long_answers_may_be(task_dir, tmp_path):
+    wanted = (("gen", "exact_match"), ("choice", "acc"))
+    assert load(task_dir, *wanted).answers == {"gen": 4}
+    assert load(task_dir, *wanted, gen_kwargs={"max_gen_toks": 7}).answers == {"gen": 7}
+    # Whatever it is called, the space's word wins over the task's.
+    assert load(task_dir, *wanted, gen_kwargs={"max_new_tokens": 9}).answers == {"gen": 9}
+    write_task(tmp_path, simple_task("plain"), documents(60, seed=0))
+    assert load(tmp_path, ("plain", "exact_match")).answers == {"plain": 256}  # lm-eval's
+
+
 def test_a_limit_keeps_the_first_documents(task_dir):
     tasks = load(task_dir, ("gen", "exact_match"), limit=52)
     chosen = [
@@ -260,6 +337,10 @@ def test_options_of_simple_evaluate_are_passed_on(task_dir, tmp_path):
         ({"fewshot_seed": 3}, "no option 'fewshot_seed'; did you mean 'fewshot_random_seed'"),
         ({"random_seed": None}, "'random_seed' is a whole number: a run must be repeatable"),
         ({"metadata": 3}, "'metadata' is a mapping, got 3"),
+        ({"model_args": "dtype=float16"}, "'model_args' is a mapping, got 'dtype=float16'"),
+        ({"model_args": {"enable_thinking": True}}, "enable_thinking needs think_end_token, which"),
+        ({"model_args": {"dtype": "float16"}}, "model_args: 'dtype' is not .* 'evaluation' has"),
+        ({"model_args": {"enable_thinkin": 1}}, "did you mean 'enable_thinking'"),
     ],
 )
 def test_options_that_make_no_sense_are_refused_with_the_reason(options, message):

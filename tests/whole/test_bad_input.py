@@ -134,6 +134,12 @@ def test_tasks_of_an_included_path_and_code_that_both_must_allow(tmp_path, space
     assert "task runs_code: 40 search items, 60 held-out items" in done.stdout
 
 
+def test_no_chat_template(tmp_path, space):
+    path = space(lambda d: d["evaluation"].update(apply_chat_template=True))
+    message = "no candidate could be scored: apply_chat_template: true needs a chat template"
+    assert message in run_refused(tmp_path, path)
+
+
 def test_unknown_metric(tmp_path, space):
     message = run_refused(tmp_path, space(lambda d: d["tasks"][0].update(metric="exact_macth")))
     assert "exact_macth" in message

@@ -139,12 +139,15 @@ def test_a_run_goes_on_with_other_batches_and_not_with_other_tasks(tmp_path):
     refused = evomerge(*run, "--trials", 8)
     assert refused.returncode == 2
     assert "other documents, prompts or metrics in playground_sort, and" in refused.stderr
+    again = succeed(*run, "--trials", 7)
+    assert "metrics of playground_sort have changed since; this result is from" in again.stdout
 
     task.write_text(before)
     changes = {"task_dirs": [str(tasks.rename(tmp_path / "moved"))], "batch_size": 10}
     small_space(tmp_path / "space.yml", tasks=one, evaluation=changes)
     succeed(*run, "--trials", 8)
     assert len(trials(tmp_path / "run")) == 8
+    assert "changed since" not in succeed(*run, "--trials", 8).stdout
 
 
 def test_any_optuna_storage(tmp_path):

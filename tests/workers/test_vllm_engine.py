@@ -44,6 +44,11 @@ def test_what_cannot_run_is_said_before_anything_starts(models, tasks):
     refuse(PrerequisiteError, "CUDA_VISIBLE_DEVICES=1", device="cuda:1")
     refuse(PrerequisiteError, "the installed vLLM runs on 'cpu'", device="cuda")
     refuse(EvaluationError, "did you mean 'max_model_len'", vllm={"max_modellen": 128})
+    refuse(
+        EvaluationError,
+        "vllm generates with no option 'temprature'; did you mean 'temperature'",
+        gen_kwargs={"temprature": 1.0},
+    )
 
 
 def test_an_engine_that_never_starts_is_tried_once(models, tasks):
@@ -77,16 +82,18 @@ def test_a_chat_template_by_its_name_makes_the_prompts_and_answers_of_hf(tasks, 
 
     models = make_models(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(models["a"])
-    brief = "{% for m in messages %}u> {{ m['content'] }}\na> {% endfor %}"
+    brief = "{% for m in messages %}u{{ mark }}> {{ m['content'] }}\na> {% endfor %}"
     tokenizer.chat_template = {"default": tokenizer.chat_template, "brief": brief}
     tokenizer.save_pretrained(models["a"])
     texts = (TaskSettings(name="gen", metric="exact_match", smooth=None),)
+    told = {"apply_chat_template": "brief"}
+    told["lm_eval"] = {"model_args": {"chat_template_args": {"mark": "!"}}}
     found = {}
     for backend in ("hf", "vllm"):
-        worker = make_worker(backend, models, tasks, wanted=texts, apply_chat_template="brief")
+        worker = make_worker(backend, models, tasks, wanted=texts, **told)
         found[backend] = answers(worker, candidates(models)["parent"])
         requests = worker._evaluator._requests["gen"].values()
-        assert all(first.args[0].startswith("u> ") for (first,) in requests)
+        assert all(first.args[0].startswith("u!> ") for (first,) in requests)
         worker.close()
     assert found["vllm"][1] == found["hf"][1]
     assert len(set(found["hf"][1].values())) > 1
