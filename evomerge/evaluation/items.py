@@ -12,6 +12,9 @@ from evomerge.evaluation.settings import Split
 __all__ = ["ID_DIGITS", "ItemSource", "ItemSplit", "content_id", "split_items"]
 
 DEFAULT_SEARCH_ITEMS = 200
+HELD_OUT = 5
+"""Held-out items for each search item, at most, where nobody says how many: finalists and baselines
+are then scored for about what the search costs."""
 ID_DIGITS = 16
 
 
@@ -100,7 +103,8 @@ def split_items(
         seed: The seed of the search.
         search_items: Items a task; ``None`` means a third of the documents, 200 at most (of a
             split of its own: all, 200 at most).
-        holdout_items: Items a task at most; ``None`` means all that are left.
+        holdout_items: Items a task; ``None`` means all that are left, at most five for each search
+            item (of a split of its own: all).
 
     Raises:
         EvaluationError: if a task has too few different documents, or an item is named for both
@@ -181,7 +185,7 @@ def _choose(
         free = [item for item in source.holdout if item not in named]
         free = [item for item in free if sides.get(item, "holdout") == "holdout"]
         order = wanted.order(free)[::-1]
-        holdout = tuple(order[: wanted.holdout])
+        holdout = _first(task, "holdout", order, wanted.holdout, len(order))
     if source.search_list is not None:
         search = tuple(dict.fromkeys(source.search_list))
     else:
@@ -189,7 +193,7 @@ def _choose(
         shared = set(source.holdout) if source.search != source.holdout else set(holdout)
         free = [item for item in source.search if item not in shared]
         free = [item for item in free if sides.get(item, "search") == "search"]
-        search = _first(task, wanted.order(free), wanted.search)
+        search = _first(task, "search", wanted.order(free), wanted.search, DEFAULT_SEARCH_ITEMS)
     for side, ids in (("search", search), ("held-out", holdout)):
         if len(ids) < 2:
             raise EvaluationError(
@@ -198,13 +202,15 @@ def _choose(
     return ItemSplit(search, holdout)
 
 
-def _first(task: str, order: Sequence[str], wanted: int | None) -> tuple[str, ...]:
+def _first(
+    task: str, side: Split, order: Sequence[str], wanted: int | None, usual: int
+) -> tuple[str, ...]:
     if wanted is not None and wanted > len(order):
         raise EvaluationError(
-            f"task {task!r} has {len(order)} different documents for its search items, and "
-            f"evaluation.search_items asks for {wanted}"
+            f"task {task!r} has {len(order)} different documents for its {side} items, and "
+            f"evaluation.{side}_items asks for {wanted}"
         )
-    return tuple(order[: DEFAULT_SEARCH_ITEMS if wanted is None else wanted])
+    return tuple(order[: usual if wanted is None else wanted])
 
 
 @dataclass(frozen=True)
@@ -225,14 +231,14 @@ class _Wanted:
 
 def _sizes(task: str, count: int, search: int | None, holdout: int | None) -> tuple[int, int]:
     if search is None:
-        search = min(DEFAULT_SEARCH_ITEMS, max(2, count // 3))
-        if holdout is not None and holdout <= count - 2:
-            search = min(search, count - holdout)
-    left = count - search
-    if left < 2:
+        search = min(DEFAULT_SEARCH_ITEMS, max(2, count // 3), count - (holdout or 0))
+    if holdout is None:
+        holdout = min(max(2, count - search), HELD_OUT * search)
+    if search < 2 or search + holdout > count:
+        needed = max(search, 2) + holdout
         raise EvaluationError(
-            f"task {task!r} has {count} different documents, and {search} search items leave "
-            f"{max(left, 0)} of them held out, where at least 2 are needed; lower "
-            "evaluation.search_items"
+            f"task {task!r} has {count} different documents, and its search items and held-out "
+            f"items need {needed} ({max(search, 2)} + {holdout}); lower evaluation.search_items or "
+            "evaluation.holdout_items"
         )
-    return search, left if holdout is None else min(holdout, left)
+    return search, holdout

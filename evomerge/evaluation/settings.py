@@ -78,8 +78,8 @@ class EvaluationSettings(Document):
         backend: What runs the model.
         search_items: Items a task that guide the search; ``None`` means a third of the documents,
             200 at most.
-        holdout_items: Items a task, at most, kept for the final choice; ``None`` means all that are
-            left.
+        holdout_items: Items a task kept for the final choice; ``None`` means all that are left, at
+            most five for each search item.
         batch_size: Sequences in one forward pass; ``"auto"`` starts large on a GPU. Halved where
             memory runs out.
         dtype: Type the live model computes in; ``"auto"`` is float32 on a CPU, and on a GPU the

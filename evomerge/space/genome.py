@@ -27,9 +27,6 @@ _LOWER_IS_BETTER = (
 )
 """Metrics of lm-eval 0.4 that are better when lower."""
 
-_HELD_OUT = 2
-"""Held-out items for each search item of a random choice, as where the documents are divided."""
-
 _PAIR = (
     "mergekit-evolve's rule for slerp: in each block the two models with the largest weights are "
     "merged; the heavier is the base, t = e^w2 / (e^w1 + e^w2)."
@@ -156,7 +153,6 @@ def _evaluation(file: GenomeFile) -> dict[str, Any]:
         found["num_fewshot"] = file.num_fewshot
     if file.limit is not None and file.shuffle:
         found["search_items"] = max(file.limit, 2)
-        found["holdout_items"] = _HELD_OUT * found["search_items"]
     elif file.limit is not None:
         found["limit"] = file.limit
     return found
