@@ -32,14 +32,16 @@ def check(
     `evomerge check recipe.yml --json`
     """
     with quick_imports():
-        from evomerge.cli.tables import print_inspection
-        from evomerge.search import inspect_file
+        from evomerge.space import Space, load_file
 
-    inspection = inspect_file(
-        file,
-        task_dirs=[str(path) for path in include_path or ()],
-        allow_code_execution=allow_code_execution,
-    )
+    loaded = load_file(file)
+    if isinstance(loaded, Space):
+        loaded = loaded.with_task_dirs(map(str, include_path or ()))
+    with quick_imports():
+        from evomerge.cli.tables import print_inspection
+        from evomerge.search import inspect_loaded
+
+    inspection = inspect_loaded(loaded, str(file), allow_code_execution=allow_code_execution)
     if as_json:
         typer.echo(json.dumps(inspection.to_dict(), indent=2))
     else:

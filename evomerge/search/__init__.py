@@ -4,7 +4,7 @@ from evomerge.search.baselines import Baseline, baselines, find_models, parent_r
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.evaluate import evaluate_recipe
 from evomerge.search.fronts import Coverage, Fronts, search_front
-from evomerge.search.inspection import Inspection, ModelRow, inspect_file
+from evomerge.search.inspection import Inspection, ModelRow, inspect_file, inspect_loaded
 from evomerge.search.item_views import (
     TaskComparison,
     compare_trials,
@@ -49,6 +49,7 @@ __all__ = [
     "export_items",
     "find_models",
     "inspect_file",
+    "inspect_loaded",
     "item_values",
     "open_run",
     "open_storage",

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evomerge.checkpoints import Checkpoint, open_checkpoint
-from evomerge.documents import read_yaml
 from evomerge.engine import MergePlan, plan_merge
-from evomerge.errors import CheckpointError, EvomergeError, RecipeError
+from evomerge.errors import CheckpointError, EvomergeError
 from evomerge.evaluation import TaskSet
 from evomerge.proposers import check_user_class, choose
-from evomerge.recipe import Recipe, load_recipe, without_effect
+from evomerge.recipe import Recipe, without_effect
 from evomerge.search.baselines import baselines
 from evomerge.search.constraints import reference_baselines
 from evomerge.search.evaluation_inspection import inspect_evaluation
-from evomerge.space import AUTO, Dimension, Space, load_space, usual_point
+from evomerge.space import AUTO, Dimension, Space, load_file, usual_point
 
-__all__ = ["Inspection", "ModelRow", "inspect_file"]
+__all__ = ["Inspection", "ModelRow", "inspect_file", "inspect_loaded"]
 
 _DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
@@ -84,12 +83,25 @@ def inspect_file(
     Raises:
         EvomergeError: if the file cannot be read or breaks a rule of its schema.
     """
-    path = Path(path)
-    data, _ = read_yaml(path, RecipeError)
-    if isinstance(data, dict) and not {"recipe", "genome", "tasks"}.isdisjoint(data):
-        space = load_space(path).with_task_dirs(task_dirs)
-        return _inspect_space(space, code_confirmed=allow_code_execution)
-    return _inspect_recipe(load_recipe(path), str(path))
+    loaded = load_file(path)
+    if isinstance(loaded, Space):
+        loaded = loaded.with_task_dirs(task_dirs)
+    return inspect_loaded(loaded, str(path), allow_code_execution=allow_code_execution)
+
+
+def inspect_loaded(
+    loaded: Space | Recipe, name: str, *, allow_code_execution: bool = False
+) -> Inspection:
+    """Check a recipe or a space that was read.
+
+    Args:
+        loaded: The recipe or the space.
+        name: Of its file.
+        allow_code_execution: Tasks may run code that the model wrote, if the space says so too.
+    """
+    if isinstance(loaded, Space):
+        return _inspect_space(loaded, code_confirmed=allow_code_execution)
+    return _inspect_recipe(loaded, name)
 
 
 def _inspect_recipe(recipe: Recipe, name: str) -> Inspection:

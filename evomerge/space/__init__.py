@@ -5,7 +5,7 @@ from evomerge.space.climbing import ClimbSettings, climb_obstacle
 from evomerge.space.constraints import BASELINE_WORDS
 from evomerge.space.dimensions import Condition, Dimension, Point, Value
 from evomerge.space.holes import Hole
-from evomerge.space.loading import load_space, parse_space
+from evomerge.space.loading import load_file, load_space, parse_space
 from evomerge.space.optimizers import (
     AUTO,
     OPTIMIZERS,
@@ -50,6 +50,7 @@ __all__ = [
     "climb_obstacle",
     "convert_genome",
     "is_user_class",
+    "load_file",
     "load_space",
     "mixture_point",
     "nearest_point",

@@ -5,8 +5,9 @@ from typing import Any
 
 from evomerge.checkpoints import locate_models
 from evomerge.documents import Origin, read_yaml, validate
-from evomerge.errors import SpaceError
+from evomerge.errors import RecipeError, SpaceError
 from evomerge.evaluation.settings import TaskSettings
+from evomerge.recipe import Recipe, load_recipe
 from evomerge.space.blocks import expand_blocks
 from evomerge.space.climbing import ClimbSettings, climb_obstacle
 from evomerge.space.constraints import read_constraints
@@ -20,7 +21,21 @@ from evomerge.space.simplex import read_simplexes
 from evomerge.space.space import Space
 from evomerge.space.starting import with_starts
 
-__all__ = ["load_space", "parse_space"]
+__all__ = ["load_file", "load_space", "parse_space"]
+
+_OF_A_SPACE = ("recipe", "genome", "tasks")
+
+
+def load_file(path: str | Path) -> Space | Recipe:
+    """Read and check a search space or a recipe, whichever it is.
+
+    Raises:
+        EvomergeError: naming file, line and key.
+    """
+    path = Path(path)
+    data, _ = read_yaml(path, RecipeError)
+    is_space = isinstance(data, dict) and any(key in data for key in _OF_A_SPACE)
+    return load_space(path) if is_space else load_recipe(path)
 
 
 def load_space(path: str | Path) -> Space:

@@ -20,6 +20,21 @@ def test_help_imports_nothing_heavy():
     subprocess.run([sys.executable, "-c", code], check=True, env=ENVIRONMENT)
 
 
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_a_bad_file_is_refused_before_anything_heavy_is_imported(tmp_path, command):
+    path = small_space(tmp_path / "space.yml", search={"optimiser": "cma"})
+    code = (
+        "import sys; from evomerge.cli.main import main\n"
+        "try: main()\n"
+        "except SystemExit as end: assert end.code == 2, end.code\n"
+        "heavy = {'torch', 'transformers', 'optuna', 'ray', 'lm_eval', 'cma', 'plotly'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    command = [sys.executable, "-c", code, command, str(path)]
+    done = subprocess.run(command, check=True, env=ENVIRONMENT, capture_output=True, text=True)
+    assert "did you mean 'optimizer'?" in done.stderr
+
+
 def test_help_lists_every_command():
     printed = succeed("--help").stdout
     for command in COMMANDS:
