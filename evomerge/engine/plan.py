@@ -310,6 +310,10 @@ class _Resolver:
             for i, rules in self._own
         )
         settings = Settings(shared, own, self._has_base)
+        try:
+            self._method.check(settings)
+        except RecipeError as error:
+            raise RecipeError(f"tensor {tensor.name!r}: {error}") from error
         if self._is_constant:
             self._constant = settings
         return settings

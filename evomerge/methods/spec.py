@@ -5,10 +5,10 @@ Nothing here imports torch.
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 if TYPE_CHECKING:
-    from evomerge.methods.interface import MergeMethod
+    from evomerge.methods.interface import MergeMethod, Settings
 
 __all__ = ["MethodSpec", "ParameterSpec"]
 
@@ -62,6 +62,7 @@ class MethodSpec:
         max_models: Most inputs in the same way, or None.
         function: `module:name` of the function, loaded on first use.
         random: Whether the result depends on the seed.
+        rule: `module:name` of what refuses numbers that do not go together, if anything does.
     """
 
     name: str
@@ -76,6 +77,7 @@ class MethodSpec:
     max_models: int | None
     function: str
     random: bool = False
+    rule: str = ""
 
     def parameter(self, name: str) -> ParameterSpec | None:
         """Return the parameter of this name, or None."""
@@ -93,5 +95,18 @@ class MethodSpec:
 
     def load(self) -> "MergeMethod":
         """Return the method's function (imports torch)."""
-        module, _, name = self.function.partition(":")
-        return cast("MergeMethod", getattr(importlib.import_module(module), name))
+        return cast("MergeMethod", _load(self.function))
+
+    def check(self, settings: "Settings") -> None:
+        """Refuse numbers of one tensor that do not go together (imports torch).
+
+        Raises:
+            RecipeError: saying which and why.
+        """
+        if self.rule:
+            _load(self.rule)(settings)
+
+
+def _load(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

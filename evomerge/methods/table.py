@@ -322,6 +322,7 @@ _ROWS = (
         max_models=None,
         function="evomerge.methods.task_vectors:della",
         random=True,
+        rule="evomerge.methods.task_vectors:check_probabilities",
     ),
     MethodSpec(
         name="della_linear",
@@ -344,6 +345,7 @@ _ROWS = (
         max_models=None,
         function="evomerge.methods.task_vectors:della_linear",
         random=True,
+        rule="evomerge.methods.task_vectors:check_probabilities",
     ),
     MethodSpec(
         name="sce",

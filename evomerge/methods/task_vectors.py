@@ -232,13 +232,31 @@ def dare_ties(settings: Settings, facts: Facts) -> Kernel:
     return _randomly(settings, facts, _drop, elect=True)
 
 
+def check_probabilities(settings: Settings) -> None:
+    """Refuse densities of DELLA whose range, density +- epsilon, leaves (0, 1).
+
+    A density of 0 or 1 drops or keeps everything, whatever the range.
+    """
+    for values in settings.own:
+        density, epsilon = float(values["density"]), float(values["epsilon"])
+        if not 0.0 < density < 1.0 or (density - epsilon > 0.0 and density + epsilon < 1.0):
+            continue
+        raise RecipeError(
+            "della keeps elements with probabilities from density - epsilon to density + epsilon, "
+            f"which must lie between 0 and 1: got {density:g} - {epsilon:g} and "
+            f"{density:g} + {epsilon:g}; choose a smaller epsilon"
+        )
+
+
 def della_linear(settings: Settings, facts: Facts) -> Kernel:
     """Magnitude-based sampling (Deep et al. 2024, section 3), then the weighted sum."""
+    check_probabilities(settings)
     return _randomly(settings, facts, _ranked_drop, elect=False)
 
 
 def della(settings: Settings, facts: Facts) -> Kernel:
     """Magnitude-based sampling, elect sign, fuse (Deep et al. 2024, section 3)."""
+    check_probabilities(settings)
     return _randomly(settings, facts, _ranked_drop, elect=True)
 
 
@@ -272,12 +290,6 @@ def _drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
 def _ranked_drop(facts: Facts, i: int, values: Mapping[str, Value]) -> Sparsifier:
     """Keep with a probability that rises with the rank in the row, density +- epsilon."""
     density, epsilon = float(values["density"]), float(values["epsilon"])
-    if not (density - epsilon > 0.0 and density + epsilon < 1.0):
-        raise RecipeError(
-            f"della keeps elements with probabilities from density - epsilon to density + epsilon, "
-            f"which must lie between 0 and 1: got {density:g} - {epsilon:g} and "
-            f"{density:g} + {epsilon:g}; choose a smaller epsilon"
-        )
     steps = max((facts.shape[-1] if facts.shape else 1) - 1, 0)
     # A row of one element has no order: it is kept with the density.
     low = draw_bound(density - epsilon if steps else density)

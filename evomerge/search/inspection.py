@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from evomerge.checkpoints import Checkpoint, open_checkpoint
 from evomerge.engine import MergePlan, plan_merge
 from evomerge.errors import CheckpointError, EvomergeError
@@ -18,6 +20,7 @@ from evomerge.space import AUTO, Dimension, Space, load_file, usual_point
 
 __all__ = ["Inspection", "ModelRow", "inspect_file", "inspect_loaded"]
 
+_DRAWS = 50
 _DTYPE_BYTES = {"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2}
 
 
@@ -125,6 +128,8 @@ def _inspect_space(space: Space, *, code_confirmed: bool) -> Inspection:
             _memory(plan, checkpoints, space, found)
         for recipe in recipes[1:]:
             _plan(recipe, checkpoints, found, quiet=True)
+        if not found.problems:
+            _try_values(space, checkpoints, found)
     tasks = inspect_evaluation(space, checkpoints, found, code_confirmed=code_confirmed)
     _inspect_constraints(space, found)
     _inspect_optimizer(space, tasks, found)
@@ -210,6 +215,24 @@ def _plan(
         what = f"{len(plan.outputs)} tensors" + (f", {layers} layers" if layers else "")
         found.facts.append(f"result: {recipe.merge_method}, {what}, {plan.out_dtype}")
     return plan
+
+
+def _try_values(space: Space, checkpoints: dict[str, Checkpoint], found: Inspection) -> None:
+    """Say how much of a space has values that do not go together: such candidates fail."""
+    generator = np.random.default_rng(0)
+    reasons = []
+    for _ in range(_DRAWS):
+        vector = generator.random(len(space.dimensions)).tolist()
+        try:
+            recipe = space.decode(space.from_unit(vector))
+            plan_merge(recipe, {name: checkpoints[name] for name in recipe.model_names()})
+        except EvomergeError as error:
+            reasons.append(str(error))
+    if reasons:
+        found.notes.append(
+            f"{len(reasons)} of {_DRAWS} random candidates would fail, so narrow the ranges; the "
+            f"first: {reasons[0]}"
+        )
 
 
 def _memory(
