@@ -1,6 +1,8 @@
 """The procedures that bench_search.py compares, each on one seed of one search problem."""
 
+import json
 import math
+import os
 import shutil
 import time
 import warnings
@@ -164,8 +166,15 @@ def measure(arm: str, seed: int, protocol: Protocol, folder: Path) -> dict[str, 
         "protocol": protocol.identity(),
         "evomerge": evomerge.__version__,
         **found,
+        "recipe": _portable(found["recipe"], protocol.space.parent),
         "seconds": round(time.perf_counter() - started, 1),
     }
+
+
+def _portable(recipe: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a recipe with its models as the space names them, for other machines."""
+    text = json.dumps(recipe).replace(json.dumps(f"{folder}{os.sep}")[1:-1], "")
+    return dict(json.loads(text))
 
 
 def _measure_peer(problem: Problem, procedure: Callable[[Problem], str]) -> dict[str, Any]:

@@ -48,6 +48,9 @@ def test_each_arm_has_its_trajectory_and_true_scores(out):
         assert choice["true"] * 90 == pytest.approx(round(choice["true"] * 90))
     assert peer["choices"][-1]["fraction"] == 1
     ours = json.loads((out / "evomerge@1.seed-3.json").read_text())
+    for result in (peer, ours):  # as the space names it: results are kept for other machines
+        assert result["recipe"]["base_model"] == "playground/base"
+        assert str(ROOT) not in json.dumps(result)
     (choice,) = ours["choices"]
     # The last candidate is scored on a first rung at least.
     assert ours["candidates"][-1][0] < choice["spent"] <= 360 + 32

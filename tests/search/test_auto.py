@@ -52,8 +52,12 @@ def test_check_loads_an_optimizer_of_ones_own(tmp_path):
     (problem,) = inspect_file(path).problems
     assert "mine" in problem
     (tmp_path / "mine.py").write_text(
+        "class Empty: pass\n"
         "class Search:\n    def __init__(self, space, *, start, known, seed, num_objectives): ...\n"
     )
     found = inspect_file(path)
     assert not found.problems
     assert "optimizer: mine:Search" in found.facts
+    path = small_space(tmp_path / "space.yml", search={"optimizer": "mine:Empty"})
+    (problem,) = inspect_file(path).problems
+    assert "optimizer 'mine:Empty': the class cannot be made" in problem
