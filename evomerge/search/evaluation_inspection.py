@@ -13,6 +13,7 @@ from evomerge.search.climb import plan_climb
 from evomerge.search.objectives import ObjectiveFacts, make_objectives
 from evomerge.search.readiness import find_unready
 from evomerge.search.run import worker_spec
+from evomerge.search.task_sets import load_task_set
 from evomerge.space import Space
 
 if TYPE_CHECKING:
@@ -91,16 +92,9 @@ def _check_backend(space: Space, found: "Inspection") -> None:
 
 def _load_tasks(space: Space, found: "Inspection", *, code_confirmed: bool) -> TaskSet | None:
     """Load the tasks; None if that cannot be."""
-    document = space.document
     _check_backend(space, found)
     try:
-        return TaskSet.load(
-            document.tasks,
-            document.evaluation,
-            seed=document.search.seed,
-            folder=space.origin.folder,
-            code_confirmed=code_confirmed,
-        )
+        return load_task_set(space, code_confirmed=code_confirmed)
     except EvomergeError as error:
         text = str(error)
         if "offline" in text.lower() or "cannot be reached" in text:

@@ -10,11 +10,11 @@ import yaml
 
 from evomerge.documents import Place, show_place
 from evomerge.errors import EvaluationError, StudyError
-from evomerge.evaluation import TaskSet
 from evomerge.evaluation.vllm_options import without_resources
 from evomerge.search.directory import RunDirectory, write_atomically
 from evomerge.search.storage import without_password
 from evomerge.search.study import Study
+from evomerge.search.task_sets import load_task_set
 from evomerge.space import Space
 from evomerge.version import __version__
 
@@ -109,13 +109,7 @@ def changed_since(study: Study, space: Space, *, code_confirmed: bool) -> str | 
     if not document.evaluation.task_dirs or "tasks" not in study.attributes:
         return None
     try:
-        tasks = TaskSet.load(
-            document.tasks,
-            document.evaluation,
-            seed=document.search.seed,
-            folder=space.origin.folder,
-            code_confirmed=code_confirmed,
-        )
+        tasks = load_task_set(space, code_confirmed=code_confirmed)
     except EvaluationError as error:
         return f"whether the tasks are still those of this result is not known: {error}"
     if changed := _changed(study, tasks.identities()):

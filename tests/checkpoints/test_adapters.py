@@ -298,6 +298,19 @@ PEFT_CASES: dict[str, dict[str, Any]] = {
 }
 
 
+def check_merged(folder: Path) -> None:
+    """Assert that base and adapter are what peft wrote as their merge, and something changed."""
+    wanted = load_file(folder / "merged/model.safetensors")
+    found = open_checkpoint(f"{folder / 'base'}+{folder / 'lora'}")
+    assert found.tensors.keys() == wanted.keys()
+    before = load_file(folder / "base/model.safetensors")
+    changed = 0
+    for name, tensor in wanted.items():
+        assert torch.allclose(found.read(name), tensor, atol=2e-6, rtol=1e-6), name
+        changed += not torch.equal(tensor, before[name])
+    assert changed == len(found.changed) > 0  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("case", PEFT_CASES)
 @pytest.mark.filterwarnings("ignore")
 def test_equals_what_peft_merges(case: str, tmp_path: Path) -> None:
@@ -320,15 +333,7 @@ def test_equals_what_peft_merges(case: str, tmp_path: Path) -> None:
             parameter.data += torch.randn_like(parameter)
     trained.save_pretrained(tmp_path / "lora")
     trained.merge_and_unload().save_pretrained(tmp_path / "merged")
-    wanted = load_file(tmp_path / "merged/model.safetensors")
-    found = open_checkpoint(f"{tmp_path / 'base'}+{tmp_path / 'lora'}")
-    assert found.tensors.keys() == wanted.keys()
-    before = load_file(tmp_path / "base/model.safetensors")
-    changed = 0
-    for name, tensor in wanted.items():
-        assert torch.allclose(found.read(name), tensor, atol=2e-6, rtol=1e-6), name
-        changed += not torch.equal(tensor, before[name])
-    assert changed == len(found.changed)  # type: ignore[attr-defined]
+    check_merged(tmp_path)
 
 
 EXPERTS = {
@@ -401,12 +406,4 @@ def test_experts_equal_what_peft_merges(case: str, tmp_path: Path) -> None:
     trained = peft.get_peft_model(model, lora)
     trained.save_pretrained(tmp_path / "lora")
     trained.merge_and_unload().save_pretrained(tmp_path / "merged")
-    wanted = load_file(tmp_path / "merged/model.safetensors")
-    found = open_checkpoint(f"{tmp_path / 'base'}+{tmp_path / 'lora'}")
-    assert found.tensors.keys() == wanted.keys()
-    before = load_file(tmp_path / "base/model.safetensors")
-    changed = 0
-    for name, tensor in wanted.items():
-        assert torch.allclose(found.read(name), tensor, atol=2e-6, rtol=1e-6), name
-        changed += not torch.equal(tensor, before[name])
-    assert changed == len(found.changed) > 0  # type: ignore[attr-defined]
+    check_merged(tmp_path)
